@@ -1,0 +1,56 @@
+"""The verb that measures a recipe on a labelled set."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resight.cli import output
+from resight.cli.options import Json, Quiet, RecipeName, Weights, Workers, chosen_recipe
+from resight.cli.progress import Reporter
+
+
+def evaluate(
+    labelled: Annotated[
+        Path,
+        typer.Argument(metavar="SET", help="A folder with gt.json, or with one sub-folder an object."),
+    ],
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    distractors: Annotated[
+        list[Path] | None, typer.Option("--distractors", metavar="FOLDER", help="Photos that match no query.")
+    ] = None,
+    collection: Annotated[
+        Path | None,
+        typer.Option("--collection", metavar="FOLDER", help="Keep the collection here to reuse it."),
+    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of the queries.")] = None,
+    seed: Annotated[int, typer.Option(help="Chooses those queries.")] = 0,
+    ap: Annotated[str, typer.Option(help="trapezoidal, rectangular or truncated.")] = "trapezoidal",
+    json: Json = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--page", metavar="OUT.html", help="Also write a page with the worst queries."),
+    ] = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a recipe on a labelled set, and say by which protocol."""
+    from resight import evaluation
+
+    chosen = evaluation.load_labelled(labelled)
+    if queries is not None:
+        chosen = evaluation.sample(chosen, queries, seed)
+    with Reporter(quiet) as reporter:
+        report = evaluation.evaluate(
+            chosen,
+            chosen_recipe(recipe, weights),
+            distractors=distractors or (),
+            collection=collection,
+            ap=ap,
+            workers=workers,
+            progress=reporter,
+        )
+    if page is not None:
+        evaluation.write_page(report, page)
+    output.line(report.to_json() if json else report.table())

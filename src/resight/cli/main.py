@@ -1,0 +1,82 @@
+"""The `resight` command. Every verb is a thin command over a function of the library.
+
+Exit codes: 0 done (search: something found), 1 nothing found or problems found, 2 an error, 130 interrupted.
+"""
+
+import os
+import signal
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from resight.cli import evaluate, index, inspect, output, recipes, search
+from resight.errors import ResightError
+
+
+class _Commands(TyperGroup):
+    """Turns what a user can cause into a message and an exit code, for every verb alike."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except ResightError as error:
+            output.note(str(error))
+            raise typer.Exit(2) from error
+        except BrokenPipeError as error:
+            # The reader has gone (`| head`). Python flushes again at exit, so that must not reach the pipe.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(128 + signal.SIGPIPE) from error
+        except KeyboardInterrupt as error:
+            output.note("interrupted")
+            raise typer.Exit(130) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find the same thing again: every other picture of an object in a photo collection, with evidence.",
+)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("info")(inspect.info)
+app.command("failures")(inspect.failures)
+app.command("remove")(index.remove)
+app.command("verify")(inspect.verify)
+app.command("export")(inspect.export)
+app.command("refit")(index.refit)
+app.command("fit")(recipes.fit)
+app.command("evaluate")(evaluate.evaluate)
+app.add_typer(recipes.app, name="recipes")
+
+
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    try:
+        output.line(f"resight {metadata.version('resight')}")
+    except metadata.PackageNotFoundError:
+        output.line("resight, from a source tree that is not installed")
+    raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """The console entry point. File names that are not valid text pass through unchanged."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    app(prog_name="resight")

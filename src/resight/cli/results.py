@@ -1,0 +1,147 @@
+"""The forms a search's results take on standard output, each written as the answers come."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from resight.cli import output
+
+if TYPE_CHECKING:
+    from resight.search.collection import Collection
+    from resight.search.page import QueryResult
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A query that could not be answered, and why."""
+
+    query: str
+    reason: str
+
+
+FACTS = ("rank", "id", "path", "score", "accepted", "inliers", "matches")
+
+Outcome: TypeAlias = "QueryResult | Unanswered"
+
+
+def table(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> None:
+    """For people: a heading a query, then its results in columns."""
+    for outcome in outcomes:
+        if isinstance(outcome, Unanswered):
+            continue
+        ranking, timing = outcome.ranking, outcome.timing
+        shown = _shown(outcome, everything)
+        count = ranking.accepted
+        measure = "probability" if ranking.calibrated else "similarity"
+        took = f"{timing.describe + timing.filter + timing.verify:.2f} s"
+        found = "nothing found" if not count else "1 match" if count == 1 else f"{count:,} matches"
+        output.line(f"{output.printable(outcome.query)}: {found} among {len(collection):,} images ({took})")
+        if not count and len(ranking) and not everything:
+            output.line(
+                f"  the best has {measure} {ranking.scores[0]:.3f}, a match needs {ranking.threshold:.3f}; "
+                "--all shows it"
+            )
+        if shown:
+            heading = ("rank", "id", measure, "match", "inliers", "box", "path")
+            output.columns([heading, *(_cells(collection, outcome, index) for index in shown)], left=[3])
+        sys.stdout.flush()
+
+
+def _cells(collection: "Collection", outcome: "QueryResult", index: int) -> tuple[str, ...]:
+    ranking = outcome.ranking
+    evidence, image_id = ranking.evidence[index], int(ranking.ids[index])
+    return (
+        str(index + 1),
+        f"id:{image_id}",
+        f"{ranking.scores[index]:.3f}",
+        "yes" if index < ranking.accepted else "no",
+        "" if evidence is None else str(evidence.inliers),
+        "" if evidence is None or evidence.box is None else ",".join(f"{v:.0f}" for v in evidence.box),
+        output.printable(collection.entry(image_id).origin),
+    )
+
+
+def paths(collection: "Collection", outcomes: Iterable[Outcome], everything: bool, end: str) -> None:
+    """For pipes: the paths alone, each followed by `end`, a path once a query."""
+    for outcome in outcomes:
+        if isinstance(outcome, Unanswered):
+            continue
+        for index in _shown(outcome, everything):
+            sys.stdout.write(collection.entry(int(outcome.ranking.ids[index])).origin + end)
+        sys.stdout.flush()
+
+
+def csv(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> None:
+    """One row a result; box columns in the result's pixels, empty where there is no evidence."""
+    output.csv_rows(
+        chain([("query", *FACTS, "x1", "y1", "x2", "y2")], _rows(collection, outcomes, everything))
+    )
+
+
+def _rows(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> Iterator[list[Any]]:
+    for outcome in outcomes:
+        if isinstance(outcome, Unanswered):
+            continue
+        for index in _shown(outcome, everything):
+            r = _result(collection, outcome, index)
+            yield [outcome.query, *(r[key] for key in FACTS), *(r["box"] or [None] * 4)]
+
+
+def json(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> None:
+    """One object: ``{"queries": [{"query", "box", "found", "results", …}, …]}``. Keys are only ever added.
+
+    A result: rank (from 1), id, path, score, accepted, inliers, matches, homography (3×3, query pixels →
+    result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where it was not
+    verified.
+    A query that could not be answered has ``error`` with the reason, and no results.
+    """
+    separator = ""
+    sys.stdout.write('{"queries": [')
+    for outcome in outcomes:
+        sys.stdout.write(f"{separator}\n{output.as_json(_answer(collection, outcome, everything))}")
+        separator = ","
+    output.line("\n]}")
+
+
+def _answer(collection: "Collection", outcome: Outcome, everything: bool) -> dict[str, Any]:
+    if isinstance(outcome, Unanswered):
+        return {"query": outcome.query, "box": None, "found": False, "results": [], "error": outcome.reason}
+    ranking = outcome.ranking
+    return {
+        "query": outcome.query,
+        "box": outcome.box,
+        "found": ranking.accepted > 0,
+        "calibrated": ranking.calibrated,
+        "threshold": ranking.threshold,
+        "results": [_result(collection, outcome, index) for index in _shown(outcome, everything)],
+        "timing": asdict(outcome.timing),
+    }
+
+
+def _result(collection: "Collection", outcome: "QueryResult", index: int) -> dict[str, Any]:
+    ranking = outcome.ranking
+    evidence, image_id = ranking.evidence[index], int(ranking.ids[index])
+    facts: dict[str, Any] = {
+        "rank": index + 1,
+        "id": image_id,
+        "path": collection.entry(image_id).origin,
+        "score": round(float(ranking.scores[index]), 6),
+        "accepted": index < ranking.accepted,
+    }
+    if evidence is None:
+        return facts | dict.fromkeys(("inliers", "matches", "homography", "outline", "box"))
+    return facts | {
+        "inliers": evidence.inliers,
+        "matches": evidence.matches,
+        "homography": None if evidence.homography is None else evidence.homography.tolist(),
+        "outline": None
+        if evidence.outline is None
+        else [[round(float(v), 2) for v in corner] for corner in evidence.outline],
+        "box": None if evidence.box is None else [round(float(v), 2) for v in evidence.box],
+    }
+
+
+def _shown(outcome: "QueryResult", everything: bool) -> range:
+    return range(len(outcome.ranking) if everything else outcome.ranking.accepted)

@@ -1,0 +1,107 @@
+"""The verb that finds: queries in, every picture of the same thing out."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from resight.cli import output, results
+from resight.cli.options import CollectionPath, Quiet
+from resight.cli.queries import answers, expand, parse_box
+from resight.errors import QueryError
+
+if TYPE_CHECKING:
+    from resight.search.page import QueryResult
+
+
+def search(
+    collection: CollectionPath,
+    query: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="QUERY",
+            help="A picture's path, id:N (one of the collection, left out of its own results), - (a picture "
+            "on standard input), or @LIST or @- (one query a line).",
+        ),
+    ],
+    box: Annotated[
+        str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Only this part of the query, in its pixels.")
+    ] = None,
+    top: Annotated[
+        int,
+        typer.Option(
+            "--top", "-k", envvar="RESIGHT_TOP", min=1, metavar="K", help="At most K results a query."
+        ),
+    ] = 50,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also show what is not accepted as a match.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object with all the evidence.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV with a heading.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Only the paths found, one a line.")] = False,
+    null: Annotated[
+        bool, typer.Option("--null", "-0", help="With --paths: end each with a zero byte.")
+    ] = False,
+    page: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="OUT.html", help="Also write a page to look at, in one file."),
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find every other picture of the same thing, with evidence.
+
+    Exits with 0 if anything was found, 1 if nothing was for any query, 2 if a query or anything else failed.
+    """
+    from resight.search.collection import Collection
+
+    if json + csv + (paths or null) > 1:
+        raise QueryError("--json, --csv and --paths exclude each other: name one")
+    part = None if box is None else parse_box(box)
+    texts: Iterable[str] = expand(query)
+    if part is not None:
+        texts = list(texts)
+        if len(texts) != 1:
+            raise QueryError(
+                f"--box is a part of one query, and there are {len(texts)}: give one query at a time"
+            )
+
+    kept: list[QueryResult] = []
+    found = failed = False
+
+    def remark(result: "QueryResult") -> None:
+        if result.ranking.accepted == top:
+            output.note(f"{result.query}: only the first {top} are shown; --top shows more")
+        if not result.ranking.accepted and (csv or paths or null):
+            output.note(f"{result.query}: nothing found")
+
+    def watched(outcomes: Iterator[results.Outcome]) -> Iterator[results.Outcome]:
+        nonlocal found, failed
+        for outcome in outcomes:
+            if isinstance(outcome, results.Unanswered):
+                failed = True
+                output.note(f"{outcome.query}: {outcome.reason}")
+            else:
+                found |= outcome.ranking.accepted > 0
+                if page is not None:
+                    kept.append(outcome)
+                if not quiet:
+                    remark(outcome)
+            yield outcome
+
+    with Collection.open(collection) as opened:
+        outcomes = watched(answers(opened, texts, part, top, pictures=page is not None))
+        if json:
+            results.json(opened, outcomes, everything)
+        elif csv:
+            results.csv(opened, outcomes, everything)
+        elif paths or null:
+            results.paths(opened, outcomes, everything, end="\0" if null else "\n")
+        else:
+            results.table(opened, outcomes, everything)
+        if page is not None:
+            from resight.search.page import write_results_page
+
+            write_results_page(page, opened, kept)
+    if failed or not found:
+        raise typer.Exit(2 if failed else 1)

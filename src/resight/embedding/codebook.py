@@ -1,0 +1,131 @@
+"""Codebooks of visual words: two-level k-means, with exact-within-probes assignment (survey §4.2.1)."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.artefact import load_artefact, save_artefact
+
+KIND = "codebook"
+_DESCRIPTORS_PER_WORD = 16
+_MAX_WORDS = 65_536
+
+
+def choose_words(descriptors: int) -> int:
+    """Codebook size for a number of training descriptors: the power of two that leaves at least 16 a word.
+
+    The published ASMK codebook has 65,536 words (PROTOCOLS.md), which is also the most chosen here.
+    """
+    words = 1
+    while words * 2 * _DESCRIPTORS_PER_WORD <= descriptors and words < _MAX_WORDS:
+        words *= 2
+    return words
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """W visual words in two levels, as in the vocabulary tree of Nistér & Stewénius (CVPR 2006).
+
+    coarse: C×D float32, centroids of the first level.
+    words: W×D float32, centroids of the second level.
+    fitted_on: what it was learned from, in words.
+
+    A descriptor is assigned to its nearest words among those that lie in the `probes` nearest coarse cells.
+    """
+
+    coarse: NDArray[np.float32]
+    words: NDArray[np.float32]
+    fitted_on: str
+    probes: int = 8
+    _index: Any = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        quantizer = faiss.IndexFlatL2(self.coarse.shape[1])
+        quantizer.add(self.coarse)
+        index = faiss.IndexIVFFlat(quantizer, self.coarse.shape[1], len(self.coarse), faiss.METRIC_L2)
+        index.is_trained = True
+        index.nprobe = min(self.probes, len(self.coarse))
+        index.add(self.words)
+        # The index keeps a reference to the quantizer only on the C++ side.
+        object.__setattr__(self, "_index", (index, quantizer))
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    @property
+    def dimension(self) -> int:
+        """D, the dimension of the descriptors it takes."""
+        return int(self.words.shape[1])
+
+    @classmethod
+    def fit(cls, descriptors: NDArray[np.float32], words: int, *, seed: int, fitted_on: str) -> Self:
+        """Learn `words` visual words from N×D float32 descriptors.
+
+        The first level has about √words cells; each is split into a share of the words in proportion to its
+        descriptors. Raises ValueError for fewer descriptors than words.
+        """
+        n, dimension = descriptors.shape
+        if not 1 <= words <= n:
+            raise ValueError(f"cannot learn {words} visual words from {n} descriptors: give more images")
+        coarse = _kmeans(descriptors, max(1, round(words**0.5)), seed)
+        flat = faiss.IndexFlatL2(dimension)
+        flat.add(coarse)
+        cell = flat.search(descriptors, 1)[1][:, 0]
+        order = np.argsort(cell, kind="stable")
+        counts = np.bincount(cell, minlength=len(coarse))
+        parts = np.split(order, np.cumsum(counts)[:-1])
+        shares = _apportion(counts, words)
+        leaves = [
+            _kmeans(descriptors[part], int(share), seed)
+            for part, share in zip(parts, shares, strict=True)
+            if share
+        ]
+        return cls(coarse, np.concatenate(leaves), fitted_on)
+
+    def assign(self, descriptors: NDArray[np.float32], k: int = 1) -> NDArray[np.int64]:
+        """The k nearest words of each of N descriptors, nearest first: N×k int64, −1 where the probes held fewer."""
+        if len(descriptors) == 0:
+            return np.empty((0, k), np.int64)
+        found: NDArray[np.int64] = self._index[0].search(np.ascontiguousarray(descriptors, np.float32), k)[1]
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write the codebook as one safetensors file."""
+        meta = {"fitted_on": self.fitted_on, "probes": self.probes}
+        save_artefact(path, KIND, {"coarse": self.coarse, "words": self.words}, meta)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a codebook; RecipeError if the file is missing, damaged or of another kind."""
+        tensors, meta = load_artefact(path, KIND)
+        return cls(tensors["coarse"], tensors["words"], str(meta["fitted_on"]), int(meta["probes"]))
+
+
+def _kmeans(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+    if k == 1:
+        return x.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    if k >= len(x):
+        return np.ascontiguousarray(x)
+    clustering = faiss.Kmeans(
+        x.shape[1], k, niter=12, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1024
+    )
+    clustering.train(np.ascontiguousarray(x))
+    centroids: NDArray[np.float32] = clustering.centroids
+    return centroids
+
+
+def _apportion(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Split `total` seats by largest remainder, none above its count; sums to min(total, counts.sum())."""
+    quota = counts * (total / counts.sum())
+    seats = np.minimum(np.floor(quota).astype(np.int64), counts)
+    while (left := total - int(seats.sum())) > 0:
+        remainder = np.where(seats < counts, quota - seats, -np.inf)
+        best = np.argsort(-remainder, kind="stable")[: min(left, int(np.count_nonzero(seats < counts)))]
+        if len(best) == 0:
+            break
+        seats[best] += 1
+    return seats

@@ -1,0 +1,190 @@
+"""A report as one HTML file that needs nothing else: figures, protocol, the worst and the best queries."""
+
+import base64
+import html
+import os
+from collections.abc import Iterator, Sequence
+from importlib import resources
+from pathlib import Path
+
+from resight.errors import ImageError, ResightError
+from resight.evaluation.report import Report, Result, Row
+from resight.evaluation.table import Table, acceptance_table, cost_lines, protocol_lines, ranking_table
+from resight.images.read import read_image, thumbnail_jpeg
+
+SIDE = 240  # the longest side of a picture in pixels
+
+_ORDER = (
+    "mAP, precision (P) and recall (R) in per cent, means over the queries with an answer. "
+    "P@10 rev. stops at the last positive where that is sooner; first: median rank of the first match."
+)
+_ACCEPTANCE = (
+    "In per cent. Queries with an answer: the first result is accepted and right (found), nothing is "
+    "accepted (missed), only wrong ones are accepted (misled); accepted results that are right (precision), "
+    "right ones that are accepted (recall). Queries without: nothing is accepted (rejected), mean number "
+    "accepted (false accepts)."
+)
+_VERDICTS = {"positive": "match", "wrong": "wrong", "junk": "junk"}
+
+
+def write_page(report: Report, path: str | Path, worst: int = 12, best: int = 6) -> None:
+    """Write the report at `path`, replacing what is there.
+
+    worst, best: how many queries to show of those with the lowest and highest average precision, and, with
+    ``worst``, of those without an answer for which most was accepted. Pictures are read from where the
+    report's set was; one that is gone or broken is said to be so in its place. Memory is bounded by one
+    picture.
+    Raises ResightError if the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        with path.open("w", encoding="utf-8", errors="replace") as file:
+            file.writelines(_page(report, worst, best))
+    except OSError as error:
+        raise ResightError(
+            f"cannot write {path}: {error.strerror}; name a file in a writable folder"
+        ) from error
+
+
+def _page(report: Report, worst: int, best: int) -> Iterator[str]:
+    css = resources.files("resight.evaluation").joinpath("page.css").read_text("utf-8")
+    title = f"{report.protocol.recipe} on {report.protocol.name}"
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{_text(title)} – resight</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        f"<header><h1>{_text(title)}</h1></header>\n<main>\n"
+        f"<h2>Order of the results</h2>\n{_table(ranking_table(report.lines), 'Order of the results')}"
+        f'<p class="soft">{_ORDER}</p>\n'
+        f"<h2>Match or no match</h2>\n{_table(acceptance_table(report.lines), 'Match or no match')}"
+        f'<p class="soft">{_ACCEPTANCE}</p>\n'
+        f"<h2>Protocol</h2>\n{_list(protocol_lines(report.protocol, len(report.not_indexed)))}"
+        f"<h2>Cost</h2>\n{_list(cost_lines(report.costs))}"
+    )
+    if report.not_indexed:
+        yield f"<h2>Not indexed</h2>\n{_list(tuple(report.not_indexed.items()))}"
+    for heading, rows in _chosen(report, worst, best):
+        yield f"<h2>{heading}</h2>\n"
+        for row in rows:
+            yield from _article(report, row)
+    yield "</main>\n</body>\n</html>\n"
+
+
+def _chosen(report: Report, worst: int, best: int) -> Iterator[tuple[str, Sequence[Row]]]:
+    """Headings with their rows, none of them empty and no row twice. Ties keep the order of the queries."""
+    scored = sorted(
+        (
+            (row.average_precision, place)
+            for place, row in enumerate(report.rows)
+            if row.average_precision is not None
+        )
+    )
+    low = [place for ap, place in scored if ap < 1][:worst]
+    high = [place for _, place in sorted(scored, key=lambda pair: (-pair[0], pair[1])) if place not in low][
+        :best
+    ]
+    fooled = [row for row in report.rows if not row.positives and row.accepted]
+    if low:
+        yield "Lowest average precision", [report.rows[place] for place in low]
+    if worst and fooled:
+        yield "No answer, yet accepted", sorted(fooled, key=lambda row: -row.accepted)[:worst]
+    if high:
+        yield "Highest average precision", [report.rows[place] for place in high]
+
+
+def _article(report: Report, row: Row) -> Iterator[str]:
+    yield (
+        f'<article>\n<figure class="asked">{_picture(report, row.query, f"Query {row.query}", row.box)}'
+        f"<figcaption><h3>{_text(row.query)}</h3>{_object(report, row.query)}</figcaption></figure>\n<div>\n"
+        f'<p class="facts">{_facts(row)}</p>\n<ol class="results">\n'
+    )
+    rank = 0
+    for result in row.results:
+        rank += result.verdict != "junk"
+        yield _entry(report, result, rank)
+    yield "</ol>\n</div>\n</article>\n"
+
+
+def _facts(row: Row) -> str:
+    if row.average_precision is None:
+        facts = ["no positive in the database"]
+    else:
+        first = (
+            "no match was retrieved"
+            if row.first_positive is None
+            else f"first match at rank {row.first_positive}"
+        )
+        facts = [
+            f"AP {100 * row.average_precision:.1f}",
+            first,
+            f"{row.retrieved} of {row.positives} positives ranked",
+        ]
+    facts.append(
+        f"{row.accepted} accepted, {row.accepted_right} of them right" if row.accepted else "none accepted"
+    )
+    if row.subset is not None:
+        facts.append(f"subset {_text(row.subset)}")
+    return " · ".join(facts)
+
+
+def _entry(report: Report, result: Result, rank: int) -> str:
+    place = "removed" if result.verdict == "junk" else str(rank)
+    mark = " · accepted" if result.accepted else ""
+    inliers = "" if result.inliers is None else f" · {result.inliers} inliers"
+    name = Path(result.path).name
+    return (
+        f'<li class="{result.verdict}"><figure>{_picture(report, result.path, f"Result {name}", None)}'
+        f"<figcaption><b>{place} {_VERDICTS[result.verdict]}</b>{mark}<br>{result.score:.3f}{inliers}<br>"
+        f'<span title="{_text(result.path)}">{_text(name)}</span>{_object(report, result.path)}'
+        "</figcaption></figure></li>\n"
+    )
+
+
+def _object(report: Report, path: str) -> str:
+    return f"<div>{_text(report.groups[path])}</div>" if path in report.groups else ""
+
+
+def _picture(report: Report, path: str, alt: str, box: tuple[float, float, float, float] | None) -> str:
+    try:
+        image = read_image(os.path.normpath(Path(report.root, path)), max_side=SIDE)
+    except ImageError as error:
+        return f'<div class="picture"><p class="gone">{_text(error.reason)}</p></div>'
+    height, width = image.pixels.shape[:2]
+    data = base64.b64encode(thumbnail_jpeg(image, SIDE)).decode("ascii")
+    return (
+        f'<div class="picture"><img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
+        f'alt="{_text(alt)}">{_frame(box, image.size) if box else ""}</div>'
+    )
+
+
+def _frame(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+    """The asked part, placed in per cent of the picture so that it scales with it."""
+    x1, y1, x2, y2 = box
+    sides = zip(("left", "top", "width", "height"), (x1, y1, x2 - x1, y2 - y1), size * 2, strict=True)
+    style = ";".join(f"{name}:{100 * length / whole:.3f}%" for name, length, whole in sides)
+    return f'<span class="box" style="{style}"></span>'
+
+
+def _table(table: Table, label: str) -> str:
+    head, *rows = table
+    cells = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
+    body = ""
+    for name, *figures in rows:
+        values = "".join(f"<td>{_text(figure)}</td>" for figure in figures)
+        body += f'<tr><th scope="row">{_text(name)}</th>{values}</tr>\n'
+    return (
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n'
+        f"<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
+    )
+
+
+def _list(pairs: Table) -> str:
+    return (
+        f"<dl>\n{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in pairs)}\n</dl>\n"
+    )
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)

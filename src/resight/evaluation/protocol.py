@@ -1,0 +1,196 @@
+"""Index a labelled set's database, ask every query, and report figures with their protocol (§6)."""
+
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from resight.errors import CollectionError, ImageError, QueryError, ResightError
+from resight.evaluation.acceptance import Outcome
+from resight.evaluation.conditions import Protocol
+from resight.evaluation.figures import Figures, figures
+from resight.evaluation.judge import judge, row
+from resight.evaluation.labelled import LabelledSet, Query, with_distractors
+from resight.evaluation.load import load_labelled
+from resight.evaluation.measure import costs, versions
+from resight.evaluation.metrics import AVERAGE_PRECISIONS, TRUNCATE_AT
+from resight.evaluation.report import Report, Row
+from resight.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from resight.search.collection import Collection, Progress, Timing
+    from resight.search.ranking import Ranking
+
+
+def evaluate(
+    labelled: LabelledSet | str | Path,
+    recipe: Recipe | str | Path = "rootsift-asmk",
+    *,
+    distractors: Iterable[str | Path] = (),
+    collection: str | Path | None = None,
+    ap: str = "trapezoidal",
+    top: int = 10,
+    workers: int | None = None,
+    progress: "Callable[[Progress], None] | None" = None,
+) -> Report:
+    """How well a recipe answers the queries of a labelled set.
+
+    labelled: the set, or the folder to load it from. distractors: folders whose images join its database.
+    collection: a folder to keep the collection in, so that another run need not index again; else a temporary
+        one.
+    ap: kind of average precision, one of `metrics.AVERAGE_PRECISIONS`. top: results kept in each row of the
+        report.
+    workers: processes that describe images; None for the collection's choice.
+
+    A query that is itself in the database is removed from its own ranking, and where it has no box its stored
+    description is the query. A database image that could not be indexed counts as not retrieved and is
+    reported.
+    Raises GroundTruthError, QueryError naming a query that cannot be read, and CollectionError where
+    ``collection`` was made by another recipe or holds images that are not in the set's database.
+    """
+    from resight.search.collection import Progress
+
+    if ap not in AVERAGE_PRECISIONS:
+        raise ResightError(f"no average precision is called {ap!r}; choose {', '.join(AVERAGE_PRECISIONS)}")
+    if not isinstance(labelled, LabelledSet):
+        labelled = load_labelled(labelled)
+    labelled = with_distractors(labelled, distractors)
+    with _collection(recipe, collection) as index:
+        _ids(index, labelled)
+        began = perf_counter()
+        database = [labelled.locate(path) for path in labelled.database]
+        added = index.add(database, workers=workers, progress=progress)
+        index_seconds = perf_counter() - began
+        ids = _ids(index, labelled)
+        names = {image_id: path for path, image_id in ids.items()}
+        reasons = {failure.origin: failure.reason for failure in index.failures()}
+        outcomes: list[Outcome] = []
+        rows: list[Row] = []
+        timings: list[Timing] = []
+        for query in labelled.queries:
+            ranking, timing = _ask(index, labelled, query, ids)
+            outcomes.append(judge(query, ranking, ids))
+            rows.append(row(query, outcomes[-1], ranking, names, kind=ap, top=top))
+            timings.append(timing)
+            if progress is not None:
+                progress(Progress("searching", len(rows), len(labelled.queries)))
+        stored = [_is_stored(query, ids) for query in labelled.queries]
+        return Report(
+            root=str(labelled.root),
+            protocol=_protocol(labelled, index, ap, sum(stored)),
+            figures=figures(outcomes, ap, in_fours=labelled.in_fours),
+            subsets=_subsets(labelled, outcomes, ap),
+            costs=costs(
+                index_seconds, added.added + added.changed, timings, stored, index.info().bytes_on_disk
+            ),
+            not_indexed={
+                path: reasons.get(str(labelled.locate(path)), "not indexed")
+                for path in labelled.database
+                if path not in ids
+            },
+            rows=tuple(rows),
+            groups=labelled.groups,
+        )
+
+
+@contextmanager
+def _collection(recipe: Recipe | str | Path, folder: str | Path | None) -> "Iterator[Collection]":
+    from resight.search.collection import Collection
+
+    if folder is None:
+        with (
+            tempfile.TemporaryDirectory(prefix="resight-evaluate-") as temporary,
+            Collection.create(Path(temporary) / "collection", recipe) as index,
+        ):
+            yield index
+    elif not Collection.exists(folder):
+        with Collection.create(folder, recipe) as index:
+            yield index
+    else:
+        wanted = _read(recipe)
+        with Collection.open(folder, write=True) as index:
+            if index.recipe != wanted:
+                raise CollectionError(
+                    f"{folder} was made by {index.recipe.name}, not this {wanted.name}; name another folder"
+                )
+            yield index
+
+
+def _read(recipe: Recipe | str | Path) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    from resight.recipes import load_recipe
+
+    return load_recipe(recipe)
+
+
+def _ids(index: "Collection", labelled: LabelledSet) -> dict[str, int]:
+    """Image path → id of every database image that was indexed; nothing else may be ranked."""
+    ids: dict[str, int] = {}
+    for path in labelled.database:
+        if (image_id := index.find(str(labelled.locate(path)))) is not None:
+            ids[path] = image_id
+    if strays := len(index) - len(ids):
+        raise CollectionError(
+            f"the collection holds {strays} images that are not in the database of {labelled.name}, "
+            "which would be ranked too; name another folder for it"
+        )
+    return ids
+
+
+def _is_stored(query: Query, ids: Mapping[str, int]) -> bool:
+    """Whether the collection holds the very description that the query would get."""
+    return query.box is None and query.path in ids
+
+
+def _ask(
+    index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]
+) -> "tuple[Ranking, Timing]":
+    asked = ids[query.path] if _is_stored(query, ids) else labelled.locate(query.path)
+    try:
+        return index.search_timed(asked, box=query.box)
+    except (ImageError, QueryError) as error:
+        raise QueryError(f"query {query.path} of {labelled.name}: {error}") from error
+
+
+def _protocol(labelled: LabelledSet, index: "Collection", ap: str, stored: int) -> Protocol:
+    return Protocol(
+        name=labelled.name,
+        revision=labelled.revision,
+        text=labelled.protocol,
+        selection=labelled.selection,
+        database=len(labelled.database),
+        distractors=labelled.distractors,
+        queries=len(labelled.queries),
+        unanswerable=sum(not query.positives for query in labelled.queries),
+        leave_one_out=labelled.leave_one_out,
+        boxed=sum(query.box is not None for query in labelled.queries),
+        stored=stored,
+        average_precision=f"{ap}, within the first {TRUNCATE_AT}" if ap == "truncated" else ap,
+        ties="equal scores are ordered by image id",
+        junk="removed from the ranking before anything is counted",
+        recipe=index.recipe.name,
+        fingerprint=index.fingerprint,
+        fitted_on=_fitted_on(index),
+        versions=versions(),
+    )
+
+
+def _subsets(labelled: LabelledSet, outcomes: list[Outcome], ap: str) -> dict[str, Figures]:
+    parts: dict[str, list[Outcome]] = {}
+    for query, outcome in zip(labelled.queries, outcomes, strict=True):
+        if query.subset is not None:
+            parts.setdefault(query.subset, []).append(outcome)
+    return {name: figures(parts[name], ap, in_fours=labelled.in_fours) for name in sorted(parts)}
+
+
+def _fitted_on(index: "Collection") -> dict[str, str]:
+    """What every learned part was fitted on: fitting on the tested database is leakage and must be seen."""
+    fitted = {}
+    if (codebook := index.info().codebook) is not None:
+        fitted["codebook"] = str(codebook["fitted_on"])
+    if index.recipe.calibration is not None:
+        fitted["calibration"] = index.recipe.calibration.fitted_on
+    return fitted

@@ -1,0 +1,37 @@
+"""The one value for local features, whatever detected and described them (survey §4.2.2)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class LocalFeatures:
+    """N keypoints with descriptors, strongest first.
+
+    xy: N×2 float32, pixels of the upright original (centre of the top-left pixel is (0, 0)).
+    size: N float32, diameter of the described region in the same pixels.
+    angle: N float32, radians in [0, 2π), clockwise from the x axis as in image coordinates.
+    score: N float32, the detector's response.
+    descriptors: N×D, uint8 where the detector quantises (RootSIFT), else float32.
+    """
+
+    xy: NDArray[np.float32]
+    size: NDArray[np.float32]
+    angle: NDArray[np.float32]
+    score: NDArray[np.float32]
+    descriptors: NDArray[np.uint8] | NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        n = len(self.xy)
+        if self.xy.shape != (n, 2) or self.descriptors.ndim != 2:
+            raise ValueError(f"xy must be N×2 and descriptors N×D, not {self.xy.shape}, {self.descriptors.shape}")
+        for name in ("size", "angle", "score"):
+            if getattr(self, name).shape != (n,):
+                raise ValueError(f"{name} must have {n} entries, not shape {getattr(self, name).shape}")
+        if len(self.descriptors) != n:
+            raise ValueError(f"{len(self.descriptors)} descriptors for {n} keypoints")
+
+    def __len__(self) -> int:
+        return len(self.xy)

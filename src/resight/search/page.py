@@ -1,0 +1,178 @@
+"""Search results as one HTML file that needs nothing else: no script, no network, no other file.
+
+Each result stands beside the query with its agreeing points joined by lines, or, at a tick, has the query
+laid over it by the homography that was found. Pictures are embedded once and reused by reference.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resight.errors import ImageError, ResightError
+from resight.images.image import Image
+from resight.images.read import read_image
+from resight.search.drawing import SIDE, Box, Pane, define, escape, overlay, pair, query_box
+from resight.search.ranking import Ranking
+
+if TYPE_CHECKING:
+    from resight.search.collection import Collection, Timing
+
+
+@dataclass(frozen=True, eq=False)
+class QueryResult:
+    """One answered query.
+
+    query: what the user asked with: a path, ``id:7``, ``-``.
+    picture: its pixels, at any reduced size, or None where they cannot be had any more.
+    box: (x1, y1, x2, y2) in pixels of the upright original, or None for the whole picture.
+    """
+
+    query: str
+    picture: Image | None
+    box: Box | None
+    ranking: Ranking
+    timing: "Timing"
+
+
+def write_results_page(path: str | Path, collection: "Collection", results: Sequence[QueryResult]) -> None:
+    """Write `results` as one HTML file at `path`, replacing what is there.
+
+    Memory is bounded by one result's pictures. Where a picture is gone or has changed since it was indexed,
+    the page says so in its place. Raises ResightError if the file cannot be written.
+    """
+    path = Path(path)
+    try:
+        with path.open("w", encoding="utf-8", errors="replace") as file:
+            file.writelines(_page(collection, results))
+    except OSError as error:
+        raise ResightError(
+            f"cannot write {path}: {error.strerror}; name a file in a writable folder"
+        ) from error
+
+
+def _page(collection: "Collection", results: Sequence[QueryResult]) -> Iterator[str]:
+    css = resources.files("resight.search").joinpath("page.css").read_text("utf-8")
+    title = escape(results[0].query if len(results) == 1 else f"{len(results)} queries")
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{title} – resight</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+        '<header class="bar"><h1>Search results</h1>\n<fieldset><legend class="hidden">Show</legend>\n'
+        '<label><input type="checkbox" id="show-lines" checked> matching points</label>\n'
+        '<label><input type="checkbox" id="show-outline" checked> outline</label>\n'
+        '<label><input type="checkbox" id="show-over"> lay the query over the result '
+        '<span class="hint">(point at a picture to compare)</span></label>\n'
+        "</fieldset></header>\n<main>\n"
+    )
+    if len(results) > 1:
+        yield '<nav aria-label="Queries"><ol>\n'
+        for number, result in enumerate(results, 1):
+            found = _count(result.ranking.accepted)
+            yield f'<li><a href="#q{number}">{escape(result.query)}</a> – {found}</li>\n'
+        yield "</ol></nav>\n"
+    embedded: set[str] = set()
+    for number, result in enumerate(results, 1):
+        yield from _section(collection, result, number, embedded)
+    yield (
+        f"</main>\n<footer>{len(collection):,} pictures, recipe {escape(collection.recipe.name)}, "
+        f"fingerprint <code>{escape(collection.fingerprint)}</code></footer>\n</body>\n</html>\n"
+    )
+
+
+def _section(collection: "Collection", result: QueryResult, number: int, embedded: set[str]) -> Iterator[str]:
+    ranking, picture, accepted = result.ranking, result.picture, result.ranking.accepted
+    key = f"query{number}"
+    if picture is None:
+        query = Pane(key, (4, 3), "the query’s file is gone")
+    else:
+        query = Pane(key, picture.size)
+        yield define(query, picture)
+    took = result.timing.describe + result.timing.filter + result.timing.verify
+    yield (
+        f'<section aria-labelledby="q{number}">\n<div class="query">\n'
+        f'<svg viewBox="0 0 {query.width:.1f} {query.height:.1f}" role="img" '
+        f'aria-label="The query: {escape(result.query)}">{query.use()}{query_box(query, result.box)}</svg>\n'
+        f'<div><h2 id="q{number}">{escape(result.query)}</h2>\n'
+        f'<p class="{"found" if accepted else "nothing"}">{_count(accepted)}</p>\n'
+    )
+    if not accepted:
+        yield (
+            f"<p>None of the {len(collection):,} pictures shows the same thing with enough evidence: "
+            f"{_measure(ranking)} at least {_score(ranking.threshold, ranking.calibrated)}.</p>\n"
+        )
+    if result.box is not None:
+        yield f"<p>Only this part: {', '.join(f'{v:g}' for v in result.box)}</p>\n"
+    yield f"<p>{len(collection):,} pictures searched in {took:.2f} s</p></div>\n</div>\n"
+    for start, stop in ((0, accepted), (accepted, len(ranking))):
+        if start == stop:
+            continue
+        tail = start == accepted
+        if tail:
+            yield (
+                f"<details>\n<summary>The next {stop - start}, not accepted as "
+                f"{'a match' if stop - start == 1 else 'matches'}</summary>\n"
+            )
+        yield '<ol class="cards">\n'
+        for index in range(start, stop):
+            yield from _card(collection, result, query, number, index, embedded)
+        yield "</ol>\n" + ("</details>\n" if tail else "")
+    yield "</section>\n"
+
+
+def _card(
+    collection: "Collection", result: QueryResult, query: Pane, number: int, index: int, embedded: set[str]
+) -> Iterator[str]:
+    ranking = result.ranking
+    evidence, image_id = ranking.evidence[index], int(ranking.ids[index])
+    entry = collection.entry(image_id)
+    pane, picture = _read(entry.origin, f"image{image_id}", entry.size)
+    pixels = ""
+    if picture is not None and pane.key not in embedded:
+        embedded.add(pane.key)
+        pixels = define(pane, picture)
+    over = overlay(query, pane, result.box, evidence)
+    href = escape(Path(entry.origin).as_uri()) if Path(entry.origin).is_file() else ""
+    name = f'<a href="{href}">{escape(entry.origin)}</a>' if href else escape(entry.origin)
+    agree = "not verified" if evidence is None else f"{evidence.inliers} of {evidence.matches} points agree"
+    yield (
+        f'<li class="card{" has-over" if over else ""}" id="q{number}-r{index + 1}">\n{pixels}'
+        f'<div class="facts"><a class="rank" href="#q{number}-r{index + 1}">{index + 1}</a>'
+        f'<b class="score" title="{_measure(ranking)}">'
+        f"{_score(float(ranking.scores[index]), ranking.calibrated)}</b>"
+        f'<span>{agree}</span><span class="id">id:{image_id}</span></div>\n'
+        f"{pair(query, pane, result.box, evidence, entry.origin)}\n{over}"
+        f'<p class="path">{name}</p>\n</li>\n'
+    )
+
+
+def _read(origin: str, key: str, size: tuple[int, int]) -> tuple[Pane, Image | None]:
+    try:
+        picture = read_image(origin, max_side=SIDE)
+    except ImageError as error:
+        return Pane(key, size, error.reason), None
+    if picture.size != size:
+        return Pane(key, size, "the file has changed since it was indexed"), None
+    return Pane(key, size), picture
+
+
+def _count(accepted: int) -> str:
+    if not accepted:
+        return "Nothing found"
+    return "1 match" if accepted == 1 else f"{accepted:,} matches"
+
+
+def _measure(ranking: Ranking) -> str:
+    return "probability of a true match" if ranking.calibrated else "similarity"
+
+
+def _score(score: float, calibrated: bool) -> str:
+    """A probability in per cent, never rounded to certainty; a similarity as it is."""
+    if not calibrated:
+        return f"{score:.3f}"
+    if 0 < score < 0.005:
+        return "&lt; 1 %"
+    return "&gt; 99 %" if 0.995 <= score < 1 else f"{score:.0%}".replace("%", " %")

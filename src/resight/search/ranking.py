@@ -1,0 +1,66 @@
+"""A ranking and the evidence for its entries: immutable values; re-ranking maps a Ranking to a Ranking."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """Why one database image matches: the outcome of spatial verification.
+
+    inliers: correspondences that agree with the homography.
+    matches: tentative correspondences it was estimated from.
+    homography: 3×3 float64, query pixels → result pixels (both upright originals), or None below the minimum.
+    outline: 4×2 float32, the query frame's (or query box's) corners in the result, clockwise from the top left.
+    box: (x1, y1, x2, y2), the outline's bounding box clipped to the result image, in its pixels.
+    query_xy, result_xy: inliers×2 float32, the matched points in each image's pixels.
+    """
+
+    inliers: int
+    matches: int
+    homography: NDArray[np.float64] | None
+    outline: NDArray[np.float32] | None
+    box: tuple[float, float, float, float] | None
+    query_xy: NDArray[np.float32]
+    result_xy: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Database images, best first.
+
+    ids: N int64 image ids, no id twice.
+    scores: N float32, non-increasing; the calibrated probability of a true match where ``calibrated``, else the
+        similarity of the filter.
+    evidence: N entries, None where an image was not verified.
+    threshold: entries with a score at or above it are accepted as matches; the rest is the tail that ``--all`` shows.
+    """
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    evidence: tuple[Evidence | None, ...]
+    threshold: float
+    calibrated: bool
+
+    def __post_init__(self) -> None:
+        n = len(self.ids)
+        if self.scores.shape != (n,) or len(self.evidence) != n:
+            raise ValueError(f"{n} ids, {len(self.scores)} scores and {len(self.evidence)} pieces of evidence")
+        if np.any(np.diff(self.scores) > 0):
+            raise ValueError("scores must not increase along a ranking")
+        if len(np.unique(self.ids)) != n:
+            raise ValueError("an image id appears twice in a ranking")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def accepted(self) -> int:
+        """How many entries, from the front, are matches."""
+        return int(np.count_nonzero(self.scores >= self.threshold))
+
+    def top(self, k: int) -> "Ranking":
+        """The first k entries."""
+        return Ranking(self.ids[:k], self.scores[:k], self.evidence[:k], self.threshold, self.calibrated)

@@ -1,0 +1,163 @@
+"""The global describer on a small seeded network: against a plain recomputation, and its refusals."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import safetensors.torch  # noqa: E402
+from PIL import Image as PilImage  # noqa: E402
+
+from resight.describe.fit import fit_whitening  # noqa: E402
+from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
+from resight.errors import RecipeError  # noqa: E402
+from resight.images.image import Image  # noqa: E402
+from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
+from resight.networks.weights import file_sha256  # noqa: E402
+from resight.recipes.recipe import GlobalStage  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def network():
+    ensure_torchvision()
+    import timm
+
+    torch.manual_seed(1)
+    return timm.create_model("resnet10t", num_classes=0, global_pool="").eval()
+
+
+@pytest.fixture
+def folder(network, tmp_path):
+    """A recipe's folder with the weights in it."""
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "w.safetensors")
+    return tmp_path
+
+
+def stage(**changes):
+    facts = {"network": "resnet10t", "max_side": 96, "dimensions": 4, "weights": "w.safetensors"}
+    return GlobalStage(**(facts | changes))
+
+
+def photos(n, height=64, width=80):
+    rng = np.random.default_rng(2)
+    coarse = rng.integers(0, 256, (n, 8, 8, 3), dtype=np.uint8)
+    return [np.asarray(PilImage.fromarray(c).resize((width, height))) for c in coarse]
+
+
+def fitted(folder, **changes):
+    describer = GlobalDescriber(stage(**changes), folder)
+    images = (Image(pixels, (80, 64), "<array>") for pixels in photos(6))
+    fit_whitening(describer, images, 4, "noise").save(folder / "whitening.safetensors")
+    return stage(whitening="whitening.safetensors", **changes)
+
+
+def test_raw_is_gem_of_the_networks_features(network, folder):
+    (pixels,) = photos(1)
+    mean, std = (np.array(network.pretrained_cfg[key]) for key in ("mean", "std"))
+    x = torch.from_numpy(((pixels / 255 - mean) / std).transpose(2, 0, 1)[None]).float()
+    with torch.no_grad():
+        maps = network.forward_features(x)[0].double().numpy()
+    expected = (np.maximum(maps, 1e-6) ** 2.5).mean(axis=(1, 2)) ** (1 / 2.5)
+    raw = GlobalDescriber(stage(p=2.5), folder).raw(pixels)
+    np.testing.assert_allclose(raw, expected / np.linalg.norm(expected), atol=1e-4)
+
+
+def test_large_images_are_reduced_to_max_side_and_scales_are_averaged(folder):
+    (pixels,) = photos(1, height=120, width=192)
+    reduced = {
+        side: np.asarray(PilImage.fromarray(pixels).resize(side, PilImage.Resampling.BILINEAR))
+        for side in ((96, 60), (48, 30))
+    }
+    assert reduced[48, 30].shape == (30, 48, 3)
+    reduced[48, 32] = np.asarray(PilImage.fromarray(pixels).resize((48, 32), PilImage.Resampling.BILINEAR))
+    one = GlobalDescriber(stage(), folder)
+    expected = one.raw(reduced[96, 60]) + one.raw(reduced[48, 32])  # 30 rows are too few: 32 are kept
+    both = GlobalDescriber(stage(scales=(1.0, 0.5)), folder).raw(pixels)
+    np.testing.assert_allclose(both, expected / np.linalg.norm(expected), atol=2e-3)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (3, 400, 3), (500, 2, 3)])
+def test_tiny_and_thin_images_are_described(folder, shape):
+    out = GlobalDescriber(fitted(folder), folder).describe(np.full(shape, 90, np.uint8))
+    assert out.shape == (4,) and np.isfinite(out).all()
+
+
+def test_descriptors_are_normalised_and_batches_change_nothing(folder):
+    describer = GlobalDescriber(fitted(folder, scales=(1.0, 0.7071)), folder)
+    images = photos(5)
+    batch = describer.describe_batch(images)
+    assert batch.dtype == np.float32 and batch.shape == (5, 4)
+    np.testing.assert_allclose(np.linalg.norm(batch, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose([describer.describe(pixels) for pixels in images], batch, atol=1e-3)
+    again = GlobalDescriber(describer.stage, folder)
+    np.testing.assert_array_equal(again.describe_batch(images), batch)
+    assert again.fingerprint == describer.fingerprint
+    assert describer.describe_batch([]).shape == (0, 4)
+
+
+def test_whitening_says_what_it_was_fitted_on(folder):
+    describer = GlobalDescriber(fitted(folder), folder)
+    assert describer.whitening.fitted_on == "noise"
+    assert describer.whitening.n == 6
+    assert describer.whitening.descriptor == describer.raw_fingerprint
+
+
+def test_an_unfitted_recipe_says_what_to_do(folder):
+    describer = GlobalDescriber(stage(), folder, recipe="gem-densenet169")
+    with pytest.raises(RecipeError) as caught:
+        describer.describe(photos(1)[0])
+    assert str(caught.value) == (
+        "recipe gem-densenet169 has no whitening yet: run `resight fit gem-densenet169 PHOTOS --weights FILE "
+        "--into FOLDER` and use --recipe FOLDER"
+    )
+
+
+def test_other_weights_than_the_recipes_are_refused(folder):
+    sha256 = file_sha256(folder / "w.safetensors")
+    assert GlobalDescriber(stage(weights_sha256=sha256), folder).weights_sha256 == sha256
+    with pytest.raises(RecipeError, match=r"w\.safetensors: sha256 is .*, but the recipe was made with 00"):
+        GlobalDescriber(stage(weights_sha256="00"), folder)
+
+
+@pytest.mark.parametrize("change", [{"p": 2.0}, {"max_side": 64}, {"scales": (0.5,)}, {"layer": "layer3"}])
+def test_a_whitening_for_other_parameters_is_refused(folder, change):
+    ready = fitted(folder)
+    with pytest.raises(RecipeError, match=r"whitening\.safetensors: was fitted for another"):
+        GlobalDescriber(ready.model_copy(update=change), folder)
+
+
+def test_a_whitening_of_other_dimensions_is_refused(folder):
+    ready = fitted(folder)
+    with pytest.raises(RecipeError, match="has 4 dimensions, the recipe says 3"):
+        GlobalDescriber(ready.model_copy(update={"dimensions": 3}), folder)
+
+
+def test_fingerprint_follows_the_whitening(folder):
+    unfitted = GlobalDescriber(stage(), folder)
+    ready = GlobalDescriber(fitted(folder), folder)
+    assert unfitted.raw_fingerprint == ready.raw_fingerprint
+    assert unfitted.fingerprint != ready.fingerprint
+
+
+def test_missing_files_are_named(folder):
+    with pytest.raises(RecipeError, match=r"nowhere\.npz"):
+        GlobalDescriber(stage(weights="nowhere.npz"), folder)
+    with pytest.raises(RecipeError, match=r"nowhere\.safetensors"):
+        GlobalDescriber(stage(whitening="nowhere.safetensors"), folder)
+
+
+def test_too_few_photos_to_fit(folder):
+    describer = GlobalDescriber(stage(), folder)
+    images = (Image(pixels, (80, 64), "<array>") for pixels in photos(4))
+    with pytest.raises(RecipeError, match="more than 4 photos"):
+        fit_whitening(describer, images, 4, "noise")
+
+
+def test_bad_pixels(folder):
+    describer = GlobalDescriber(stage(), folder)
+    for bad in (np.zeros((40, 40, 3)), np.zeros((40, 40), np.uint8), np.zeros((0, 40, 3), np.uint8)):
+        with pytest.raises(ValueError, match="H×W×3 uint8"):
+            describer.raw(bad)
+    mixed = [np.zeros((40, 40, 3), np.uint8), np.zeros((40, 41, 3), np.uint8)]
+    with pytest.raises(ValueError, match="one size"):
+        GlobalDescriber(fitted(folder), folder).describe_batch(mixed)
