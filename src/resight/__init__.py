@@ -1,0 +1,48 @@
+"""resight finds the same thing again: instance retrieval with evidence, from a folder of photos.
+
+    import resight as rs
+    with rs.Collection.create("paintings", "rootsift-asmk") as collection:
+        collection.add(["photos/"])
+        ranking = collection.search("query.jpg", box=(10, 20, 300, 400))
+
+Names are imported when first used, so that a command that needs no network starts without torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from resight.describe.description import Description as Description
+    from resight.describe.fit import fit_recipe as fit_recipe
+    from resight.errors import ResightError as ResightError
+    from resight.evaluation import Report as Report
+    from resight.evaluation import evaluate as evaluate
+    from resight.images import Image as Image
+    from resight.images import read_image as read_image
+    from resight.recipes import Recipe as Recipe
+    from resight.recipes import load_recipe as load_recipe
+    from resight.search.collection import Collection as Collection
+    from resight.search.ranking import Evidence as Evidence
+    from resight.search.ranking import Ranking as Ranking
+
+_HOMES = {
+    "Collection": "resight.search.collection",
+    "Description": "resight.describe.description",
+    "Evidence": "resight.search.ranking",
+    "Image": "resight.images",
+    "Ranking": "resight.search.ranking",
+    "Recipe": "resight.recipes",
+    "Report": "resight.evaluation",
+    "ResightError": "resight.errors",
+    "evaluate": "resight.evaluation",
+    "fit_recipe": "resight.describe.fit",
+    "load_recipe": "resight.recipes",
+    "read_image": "resight.images",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - the one list of what is public
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'resight' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

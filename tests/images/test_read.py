@@ -143,6 +143,7 @@ def test_load_names_what_is_wrong(tmp_path):
         ("", "a folder"),
         ("pipe.jpg", "not a regular file"),
         ("a\0b.jpg", "cannot be read"),
+        ("n" * 300 + ".jpg", "cannot be read: File name too long$"),
         ("gone.zip!/a.jpg", "does not exist"),
     ]:
         with pytest.raises(ImageError, match=reason):

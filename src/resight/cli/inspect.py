@@ -22,12 +22,12 @@ def info(collection: CollectionPath, json: Json = False) -> None:
     with Collection.open(collection) as opened:
         facts = opened.info()
     if json:
-        output.line(output.as_json({**asdict(facts), "recipe": facts.recipe.name}))
+        output.line(output.as_json(asdict(facts)))
         return
     book = facts.codebook
     rows = [
         ("collection", facts.path),
-        ("recipe", facts.recipe.name),
+        ("recipe", facts.recipe),
         ("fingerprint", facts.fingerprint),
         ("images", f"{facts.images:,}"),
         ("files gone", f"{facts.missing:,}"),

@@ -51,6 +51,6 @@ def fit(
 
     with Reporter(quiet) as reporter:
         written = fit_recipe(
-            recipe, photos, weights=weights, into=into, sample=sample, seed=seed, progress=reporter
+            recipe, photos, weights=weights, into=into, sample=sample, seed=seed, progress=reporter.report
         )
     output.line(str(written))

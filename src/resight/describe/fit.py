@@ -1,18 +1,141 @@
 """Learning what a recipe's stages need from photos."""
 
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
+from resight.describe.describer import load_global, local_features
+from resight.embedding.codebook import Codebook, choose_words
+from resight.errors import ImageError, RecipeError
 from resight.images.image import Image
+from resight.images.read import read_image
+from resight.images.sources import find_sources
 from resight.projection.whitening import PcaWhitening
+from resight.recipes.recipe import CodebookStage, GlobalStage, Recipe, load_recipe
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
     from resight.describe.global_descriptor import GlobalDescriber
 
 _BATCH = 64  # vectors an update of the covariance: bounds memory
+_DESCRIPTORS = 1_048_576  # that a codebook is learned from: 16 for each of 65,536 words
+
+
+def fit_recipe(
+    recipe: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    weights: Path | None,
+    into: Path,
+    sample: int = 5000,
+    seed: int = 0,
+    progress: Callable[[str, int, int | None], None] = lambda phase, done, total: None,
+) -> Path:
+    """Learn from photos what a recipe learns, and write a fitted recipe: a folder with recipe.toml and artefacts.
+
+    A network recipe learns its PCA-whitening, a recipe with visual words its codebook. At most `sample` photos,
+    drawn with `seed`, are read; unreadable ones are passed over. progress: called with phase, done, total.
+    Returns `into`. Raises RecipeError if the photos are too few, the recipe learns nothing, or `into` is not empty.
+    """
+    base = load_recipe(recipe)
+    if weights is not None and base.global_ is None:
+        raise RecipeError(f"recipe {base.name} has no network; leave out --weights")
+    if base.global_ is None and base.codebook is None:
+        raise RecipeError(f"recipe {base.name} learns nothing, so there is nothing to fit")
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise RecipeError(f"{into}: is not an empty folder; choose another --into")
+    photos = _drawn(paths, sample, seed)
+    fitted_on = f"{len(photos):,} photos of {', '.join(str(p) for p in paths)} (seed {seed})"
+    into.mkdir(parents=True, exist_ok=True)
+    update: dict[str, GlobalStage | CodebookStage] = {}
+    if base.global_ is not None:
+        update["global_"] = _fit_global(base.global_, base, photos, weights, into, fitted_on, progress)
+    if base.codebook is not None:
+        update["codebook"] = _fit_codebook(base.codebook, base, photos, into, fitted_on, progress)
+    table = base.model_copy(update=update).model_dump(by_alias=True, exclude_none=True)
+    (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+    return into
+
+
+def _drawn(paths: Sequence[str | Path], sample: int, seed: int) -> list[str]:
+    origins = [source.origin for source in find_sources(paths, on_problem=lambda origin, reason: None)]
+    if not origins:
+        raise RecipeError(f"no photos in {', '.join(str(p) for p in paths)} to learn from")
+    drawn = np.random.default_rng(seed).permutation(len(origins))[:sample]
+    return [origins[i] for i in np.sort(drawn)]
+
+
+def _read(
+    photos: Sequence[str], max_side: int, phase: str, progress: Callable[[str, int, int | None], None]
+) -> Iterator[Image]:
+    for done, origin in enumerate(photos, 1):
+        try:
+            yield read_image(origin, max_side=max_side)
+        except ImageError:
+            continue
+        finally:
+            progress(phase, done, len(photos))
+
+
+def _fit_global(
+    stage: GlobalStage,
+    recipe: Recipe,
+    photos: Sequence[str],
+    weights: Path | None,
+    into: Path,
+    fitted_on: str,
+    progress: Callable[[str, int, int | None], None],
+) -> GlobalStage:
+    own = str(weights.absolute()) if weights is not None else stage.weights
+    unfitted = stage.model_copy(
+        update={"weights": own, "whitening": "", "weights_sha256": "" if weights else stage.weights_sha256}
+    )
+    describer = load_global(unfitted, recipe.name)
+    images = _read(photos, recipe.image.max_side, "learning the whitening", progress)
+    whitening = fit_whitening(describer, images, stage.dimensions, fitted_on)
+    whitening.save(into / "whitening.safetensors")
+    copied = ""
+    if own:
+        # The fitted recipe is to work wherever it is moved, so it carries its weights and what they come with.
+        copied = Path(own).name
+        shutil.copyfile(own, into / copied)
+        meta = Path(own).with_name("meta.json")
+        if meta.is_file():
+            shutil.copyfile(meta, into / "meta.json")
+    fitted = {
+        "weights": copied,
+        "weights_sha256": describer.weights_sha256,
+        "whitening": "whitening.safetensors",
+    }
+    return unfitted.model_copy(update=fitted)
+
+
+def _fit_codebook(
+    stage: CodebookStage,
+    recipe: Recipe,
+    photos: Sequence[str],
+    into: Path,
+    fitted_on: str,
+    progress: Callable[[str, int, int | None], None],
+) -> CodebookStage:
+    if recipe.local is None:
+        raise RecipeError(f"recipe {recipe.name} has a codebook but no local features")
+    rng = np.random.default_rng(stage.seed)
+    share = max(1, _DESCRIPTORS // len(photos))
+    parts = []
+    for image in _read(photos, recipe.image.max_side, "learning the codebook", progress):
+        descriptors = local_features(image, recipe.local).descriptors
+        parts.append(descriptors[np.sort(rng.permutation(len(descriptors))[:share])])
+    sample = np.concatenate(parts) if parts else np.empty((0, 1), np.uint8)
+    words = stage.words or choose_words(len(sample))
+    if len(sample) < words:
+        raise RecipeError(f"{len(sample):,} features cannot make {words:,} visual words: give more photos")
+    Codebook.fit(sample, words, seed=stage.seed, fitted_on=fitted_on).save(into / "codebook.safetensors")
+    return stage.model_copy(update={"path": "codebook.safetensors"})
 
 
 def fit_whitening(

@@ -13,6 +13,9 @@ from resight.artefact import load_artefact, save_artefact
 KIND = "codebook"
 _DESCRIPTORS_PER_WORD = 16
 _MAX_WORDS = 65_536
+_ITERATIONS = 12
+_TRAINING_A_CENTROID = 1024  # more changes the centroids of k-means little
+_BLOCK = 65_536  # descriptors converted to float32 at a time
 
 
 def choose_words(descriptors: int) -> int:
@@ -62,23 +65,23 @@ class Codebook:
         return int(self.words.shape[1])
 
     @classmethod
-    def fit(cls, descriptors: NDArray[np.float32], words: int, *, seed: int, fitted_on: str) -> Self:
-        """Learn `words` visual words from N×D float32 descriptors.
+    def fit(
+        cls, descriptors: NDArray[np.uint8] | NDArray[np.float32], words: int, *, seed: int, fitted_on: str
+    ) -> Self:
+        """Learn `words` visual words from N×D descriptors.
 
         The first level has about √words cells; each is split into a share of the words in proportion to its
         descriptors. Raises ValueError for fewer descriptors than words.
         """
-        n, dimension = descriptors.shape
+        n = len(descriptors)
         if not 1 <= words <= n:
             raise ValueError(f"cannot learn {words} visual words from {n} descriptors: give more images")
-        coarse = _kmeans(descriptors, max(1, round(words**0.5)), seed)
-        flat = faiss.IndexFlatL2(dimension)
-        flat.add(coarse)
-        cell = flat.search(descriptors, 1)[1][:, 0]
-        order = np.argsort(cell, kind="stable")
-        counts = np.bincount(cell, minlength=len(coarse))
-        parts = np.split(order, np.cumsum(counts)[:-1])
-        shares = _apportion(counts, words)
+        cells = max(1, round(words**0.5))
+        drawn = np.random.default_rng(seed).permutation(n)[: cells * _TRAINING_A_CENTROID]
+        coarse = _kmeans(descriptors[np.sort(drawn)], cells, seed)
+        cell = _nearest(descriptors, coarse)
+        parts = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))[:-1])
+        shares = _apportion(np.array([len(part) for part in parts]), words)
         leaves = [
             _kmeans(descriptors[part], int(share), seed)
             for part, share in zip(parts, shares, strict=True)
@@ -90,8 +93,7 @@ class Codebook:
         """The k nearest words of each of N descriptors, nearest first: N×k int64, −1 where the probes held fewer."""
         if len(descriptors) == 0:
             return np.empty((0, k), np.int64)
-        found: NDArray[np.int64] = self._index[0].search(np.ascontiguousarray(descriptors, np.float32), k)[1]
-        return found
+        return np.asarray(self._index[0].search(np.ascontiguousarray(descriptors, np.float32), k)[1])
 
     def save(self, path: Path) -> None:
         """Write the codebook as one safetensors file."""
@@ -105,17 +107,32 @@ class Codebook:
         return cls(tensors["coarse"], tensors["words"], str(meta["fitted_on"]), int(meta["probes"]))
 
 
-def _kmeans(x: NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+def _kmeans(x: NDArray[np.uint8] | NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+    points = np.ascontiguousarray(x, np.float32)
     if k == 1:
-        return x.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-    if k >= len(x):
-        return np.ascontiguousarray(x)
+        return points.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    if k >= len(points):
+        return points
     clustering = faiss.Kmeans(
-        x.shape[1], k, niter=12, seed=seed, min_points_per_centroid=1, max_points_per_centroid=1024
+        points.shape[1],
+        k,
+        niter=_ITERATIONS,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_TRAINING_A_CENTROID,
     )
-    clustering.train(np.ascontiguousarray(x))
-    centroids: NDArray[np.float32] = clustering.centroids
-    return centroids
+    clustering.train(points)
+    return np.asarray(clustering.centroids, np.float32)
+
+
+def _nearest(x: NDArray[np.uint8] | NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+    flat = faiss.IndexFlatL2(centroids.shape[1])
+    flat.add(centroids)
+    blocks = [
+        flat.search(np.ascontiguousarray(x[start : start + _BLOCK], np.float32), 1)[1][:, 0]
+        for start in range(0, len(x), _BLOCK)
+    ]
+    return np.concatenate(blocks)
 
 
 def _apportion(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:

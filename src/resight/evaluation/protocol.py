@@ -58,7 +58,7 @@ def evaluate(
         labelled = load_labelled(labelled)
     labelled = with_distractors(labelled, distractors)
     with _collection(recipe, collection) as index:
-        _ids(index, labelled)
+        _ids(index, labelled)  # refuse a collection of other images before anything is added to it
         began = perf_counter()
         database = [labelled.locate(path) for path in labelled.database]
         added = index.add(database, workers=workers, progress=progress)

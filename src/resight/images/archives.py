@@ -241,8 +241,9 @@ class _OpenArchives:
         return archive
 
 
-def _text(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _text(error: Exception) -> str:
+    """What is wrong, without the file name that str() of an OSError ends in."""
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 _archives = _OpenArchives()

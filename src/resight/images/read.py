@@ -105,7 +105,8 @@ def load(origin: str, *, limit: int = _DEFAULT.bytes) -> bytes:
     except PermissionError:
         raise ImageError("no permission to read the file") from None
     except (OSError, ValueError) as error:  # ValueError: a NUL or an unencodable character in the name
-        raise ImageError(f"the file cannot be read: {error}") from error
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ImageError(f"the file cannot be read: {reason}") from error
     limits.check_bytes(len(data))
     return data
 

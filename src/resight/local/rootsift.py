@@ -17,10 +17,12 @@ UNIT = 512.0
 def root(sift: NDArray[np.float32]) -> NDArray[np.uint8]:
     """N×D non-negative SIFT descriptors → N×D uint8 RootSIFT; all-zero rows stay zero."""
     unit = np.sqrt(sift / np.maximum(sift.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny))
-    return np.minimum(np.round(unit * UNIT), 255).astype(np.uint8)
+    return np.asarray(np.minimum(np.round(unit * UNIT), 255), np.uint8)
 
 
-def rootsift(image: Image, *, max_features: int, contrast_threshold: float, edge_threshold: float) -> LocalFeatures:
+def rootsift(
+    image: Image, *, max_features: int, contrast_threshold: float, edge_threshold: float
+) -> LocalFeatures:
     """The strongest `max_features` RootSIFT features of an image, at the size its pixels have.
 
     contrast_threshold, edge_threshold: as in Lowe's paper, in OpenCV's units. Ties in strength keep the detector's order.

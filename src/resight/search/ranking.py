@@ -13,7 +13,8 @@ class Evidence:
     inliers: correspondences that agree with the homography.
     matches: tentative correspondences it was estimated from.
     homography: 3×3 float64, query pixels → result pixels (both upright originals), or None below the minimum.
-    outline: 4×2 float32, the query frame's (or query box's) corners in the result, clockwise from the top left.
+    outline: 4×2 float32, where the homography puts the query box, or without one the part of the query that the
+        inliers cover, in the result; clockwise from what was the top left. None where it crosses the horizon.
     box: (x1, y1, x2, y2), the outline's bounding box clipped to the result image, in its pixels.
     query_xy, result_xy: inliers×2 float32, the matched points in each image's pixels.
     """
@@ -47,7 +48,9 @@ class Ranking:
     def __post_init__(self) -> None:
         n = len(self.ids)
         if self.scores.shape != (n,) or len(self.evidence) != n:
-            raise ValueError(f"{n} ids, {len(self.scores)} scores and {len(self.evidence)} pieces of evidence")
+            raise ValueError(
+                f"{n} ids, {len(self.scores)} scores and {len(self.evidence)} pieces of evidence"
+            )
         if np.any(np.diff(self.scores) > 0):
             raise ValueError("scores must not increase along a ranking")
         if len(np.unique(self.ids)) != n:

@@ -21,7 +21,9 @@ class LogWriter:
     def __init__(self, path: Path, end: int) -> None:
         size = path.stat().st_size if path.exists() else 0
         if size < end:
-            raise CollectionError(f"{path}: is {size} bytes, but the catalogue has committed {end}; restore a copy")
+            raise CollectionError(
+                f"{path}: is {size} bytes, but the catalogue has committed {end}; restore a copy"
+            )
         self._file = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(end)
         self._file.seek(end)

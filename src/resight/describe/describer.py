@@ -1,0 +1,106 @@
+"""A recipe made runnable: an image in, a Description out (survey Fig. 2)."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from resight.describe.description import Description
+from resight.errors import RecipeError
+from resight.geometry.boxes import Box, check_box, crop
+from resight.images.image import Image
+from resight.images.read import read_image
+from resight.local.features import LocalFeatures
+from resight.local.rootsift import rootsift
+from resight.recipes.recipe import GlobalStage, LocalStage, Recipe
+
+if TYPE_CHECKING:
+    import PIL.Image
+    from numpy.typing import NDArray
+
+    from resight.describe.global_descriptor import GlobalDescriber
+
+DESCRIPTOR_DIMENSION = 128  # of RootSIFT, the one local descriptor so far
+
+
+def local_features(image: Image, stage: LocalStage) -> LocalFeatures:
+    """The local features of a recipe's [local] stage, at the size the image's pixels have."""
+    return rootsift(
+        image,
+        max_features=stage.max_features,
+        contrast_threshold=stage.contrast_threshold,
+        edge_threshold=stage.edge_threshold,
+    )
+
+
+def load_global(stage: GlobalStage, recipe: str) -> "GlobalDescriber":
+    """The [global] stage made runnable. RecipeError if its libraries, weights or whitening cannot be had."""
+    try:
+        from resight.describe.global_descriptor import GlobalDescriber
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"recipe {recipe} runs a network and needs {error.name}: pip install 'resight[deep]'"
+        ) from error
+    return GlobalDescriber(stage, None, recipe=recipe)
+
+
+class Describer:
+    """Describes queries as a recipe says. The network, if the recipe has one, is loaded at its first use."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self._network: GlobalDescriber | None = None
+
+    @property
+    def network(self) -> "GlobalDescriber | None":
+        """The runnable [global] stage, or None where the recipe has none."""
+        if self._network is None and self.recipe.global_ is not None:
+            self._network = load_global(self.recipe.global_, self.recipe.name)
+        return self._network
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of the recipe and of its network's weights and whitening."""
+        network = self.network
+        learned = "" if network is None else network.fingerprint
+        return hashlib.sha256(f"{self.recipe.fingerprint} {learned}".encode()).hexdigest()
+
+    def read(
+        self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
+    ) -> tuple[Image, tuple[float, float], tuple[int, int]]:
+        """The pixels that describe an image or a box in it.
+
+        Returns them, the (x, y) of their corner in the upright original, and the original's (width, height). A crop
+        has the scale the whole image would have had (PROTOCOLS.md), or finer where `min_crop_side` says so.
+        Raises ImageError for an unreadable image and QueryError for a box that is empty or leaves it.
+        """
+        stage = self.recipe.image
+        if box is None:
+            image = read_image(value, max_side=stage.max_side)
+            return image, (0.0, 0.0), image.size
+        original = read_image(value)
+        x1, y1, x2, y2 = check_box(box, original.size, original.origin)
+        scale = min(1.0, stage.max_side / max(original.size))
+        longest = max(x2 - x1, y2 - y1)
+        wanted = round(min(longest, max(longest * scale, min(stage.min_crop_side, stage.max_side))))
+        part, corner = crop(original, box)
+        return read_image(part, max_side=max(1, wanted)), corner, original.size
+
+    def describe(
+        self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None = None
+    ) -> Description:
+        """The description of an image, or of a box (x1, y1, x2, y2) in pixels of the upright original.
+
+        Local features are in the original's pixels also for a box. Raises as ``read``, and RecipeError where the
+        recipe's network cannot run.
+        """
+        image, (left, top), size = self.read(value, box)
+        features = None
+        if self.recipe.local is not None:
+            found = local_features(image, self.recipe.local)
+            xy = found.xy + np.array([left, top], np.float32)
+            features = LocalFeatures(xy, found.size, found.angle, found.score, found.descriptors)
+        network = self.network
+        vector = None if network is None else network.describe(image.pixels)
+        return Description(size, vector, features)

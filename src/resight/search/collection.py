@@ -1,0 +1,309 @@
+"""The collection as its users see it: made, grown, searched, checked, in a folder on disk."""
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.describe.describer import Describer
+from resight.errors import CollectionError, QueryError
+from resight.geometry.boxes import Box, check_box
+from resight.images.image import Image
+from resight.recipes.recipe import Recipe, load_recipe
+from resight.search.ranking import Ranking
+from resight.search.searcher import Searcher, Timing
+from resight.store import indexing
+from resight.store.catalogue import FILE, Entry, Failure
+from resight.store.check import problems
+from resight.store.indexing import AddReport, Progress
+from resight.store.store import Store
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+__all__ = ["AddReport", "Collection", "Entry", "Failure", "Info", "Progress", "Timing"]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Facts about a collection. pending: images that wait for the codebook; bytes_*: of its folder."""
+
+    path: str
+    recipe: str
+    fingerprint: str
+    images: int
+    missing: int
+    failures: int
+    pending: int
+    bytes_on_disk: int
+    bytes_per_image: float
+    codebook: dict[str, Any] | None
+    advice: str | None
+
+
+class Collection:
+    """A folder of described images. ``create`` or ``open`` one, and use it as a context manager."""
+
+    def __init__(self, store: Store, describer: Describer) -> None:
+        self._store = store
+        self._describer = describer
+        self._searcher: Searcher | None = None
+
+    @staticmethod
+    def exists(path: str | Path) -> bool:
+        """Whether a folder holds a collection."""
+        return (Path(path) / FILE).is_file()
+
+    @classmethod
+    def create(cls, path: str | Path, recipe: Recipe | str | Path = "rootsift-asmk") -> Self:
+        """A new, empty collection, open for writing.
+
+        Raises CollectionError if the folder is not empty, RecipeError if the recipe cannot run: then none is made.
+        """
+        if not isinstance(recipe, Recipe):
+            recipe = load_recipe(recipe)
+        describer = Describer(recipe)
+        fingerprint = describer.fingerprint
+        return cls(Store.create(Path(path), recipe, fingerprint), describer)
+
+    @classmethod
+    def open(cls, path: str | Path, *, write: bool = False, recipe: Recipe | None = None) -> Self:
+        """An existing collection.
+
+        recipe: what queries will be described with, by default the collection's own. Raises CollectionError if it is
+        another than the collection's, or if there is no collection, it is damaged, or another process writes to it.
+        """
+        store = Store(Path(path), write=write)
+        if recipe is not None and recipe.fingerprint != store.recipe.fingerprint:
+            store.close()
+            raise CollectionError(
+                f"{path}: was made with recipe {store.recipe.name}, and descriptors of {recipe.name} cannot be "
+                f"compared with its own; search it without naming a recipe, or index the photos with {recipe.name}"
+            )
+        return cls(store, Describer(recipe or store.recipe))
+
+    def close(self) -> None:
+        """Release the folder."""
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        return int(self._store.catalogue.rows("SELECT count(*) FROM images")[0][0])
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe all its images are described with."""
+        return self._store.recipe
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of the recipe, its weights and its learned parts."""
+        return str(self._store.catalogue.get("fingerprint"))
+
+    def add(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        workers: int | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> AddReport:
+        """Bring the collection up to date with folders, files, lists, globs and archives of photos.
+
+        See ``resight.store.indexing.add`` for what is noticed and what survives an interruption.
+        """
+        self._writable()
+        if self.recipe.global_ is not None:
+            self._check_fingerprint()
+        self._searcher = None
+        return indexing.add(self._store, self._describer, paths, workers=workers, progress=progress)
+
+    def remove(self, selectors: Iterable[int | str], *, missing: bool = False) -> int:
+        """Forget images: by id, by origin, or all under a folder or archive; with `missing` all whose file is gone.
+
+        Returns how many there were. The photos are not touched.
+        """
+        self._writable()
+        ids: set[int] = set()
+        if missing:
+            ids |= {row[0] for row in self._store.catalogue.rows("SELECT id FROM images WHERE missing = 1")}
+        for selector in selectors:
+            ids |= self._selected(selector)
+        self._store.remove(sorted(ids))
+        self._searcher = None
+        return len(ids)
+
+    def search(
+        self,
+        query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image",
+        *,
+        box: Box | None = None,
+        top: int | None = None,
+    ) -> Ranking:
+        """The images most likely to show what the query, or the box in it, shows; best first, all of them by default.
+
+        query: a path, a PIL image, an H×W×3 uint8 array, an Image, or the id of an image of the collection.
+        box: (x1, y1, x2, y2) in pixels of the upright query. ``Ranking.accepted`` of the results are matches.
+        Raises ImageError for an unreadable query and QueryError for an unknown id or a box that leaves the image.
+        """
+        return self.search_timed(query, box=box, top=top)[0]
+
+    def search_timed(
+        self,
+        query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image",
+        *,
+        box: Box | None = None,
+        top: int | None = None,
+    ) -> tuple[Ranking, Timing]:
+        """As ``search``, and what it cost."""
+        if self._searcher is None:
+            self._searcher = Searcher(self._store)
+        searcher = self._searcher
+        began = time.perf_counter()
+        if isinstance(query, int):
+            position = int(searcher.snapshot.positions(np.array([query]))[0])
+            if position < 0:
+                raise QueryError(
+                    f"id:{query}: there is no image with this id; `resight export` lists the ids"
+                )
+            if box is None:
+                description = searcher.stored(position)
+                return searcher.rank(description, None, top, time.perf_counter() - began)
+            query = self.entry(query).origin
+        if self.recipe.global_ is not None:
+            self._check_fingerprint()
+        description = self._describer.describe(query, box)
+        if box is not None:
+            box = check_box(box, description.size, str(query))
+        return searcher.rank(description, box, top, time.perf_counter() - began)
+
+    def entry(self, image_id: int) -> Entry:
+        """An image by its id; QueryError for an unknown one."""
+        rows = self._store.catalogue.rows(f"{_ENTRY} WHERE id = ?", (image_id,))
+        if not rows:
+            raise QueryError(f"id:{image_id}: there is no image with this id; `resight export` lists the ids")
+        return _entry(rows[0])
+
+    def find(self, origin: str) -> int | None:
+        """The id of the image at an absolute path (or archive!/member), or None."""
+        rows = self._store.catalogue.rows("SELECT id FROM images WHERE origin = ?", (origin,))
+        return int(rows[0][0]) if rows else None
+
+    def entries(self, *, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
+        """Images by ascending id, from the first above `after`, at most `limit`."""
+        page = (after, -1 if limit is None else limit)
+        rows = self._store.catalogue.each(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", page)
+        return map(_entry, rows)
+
+    def failures(self) -> Iterator[Failure]:
+        """Files that could not be indexed, by name."""
+        rows = self._store.catalogue.each("SELECT origin, reason FROM failures ORDER BY origin")
+        return (Failure(origin, reason) for origin, reason in rows)
+
+    def info(self) -> Info:
+        """Facts and figures."""
+        store = self._store
+        count = {
+            "missing": "SELECT count(*) FROM images WHERE missing = 1",
+            "failures": "SELECT count(*) FROM failures",
+        }
+        on_disk = sum(f.stat().st_size for f in store.folder.rglob("*") if f.is_file())
+        return Info(
+            path=os.path.abspath(store.folder),  # noqa: PTH100 - links are the user's, and stay
+            recipe=self.recipe.name,
+            fingerprint=self.fingerprint,
+            images=len(self),
+            pending=store.pending(),
+            bytes_on_disk=on_disk,
+            bytes_per_image=on_disk / max(1, len(self)),
+            codebook=store.catalogue.get("codebook"),
+            advice=indexing.advice(store),
+            **{name: int(store.catalogue.rows(sql)[0][0]) for name, sql in count.items()},
+        )
+
+    def verify(self, *, progress: Callable[[Progress], None] | None = None) -> list[str]:
+        """What is damaged in the collection's files, in words; empty if it is sound."""
+        return problems(self._store, progress or (lambda _: None))
+
+    def export(self, target: str | Path, *, format: str) -> int:
+        """Write the catalogue (csv, json) or the global descriptors with ids and origins (npz); how many images."""
+        target = Path(target)
+        entries = list(self.entries())
+        table = [{"id": e.id, "path": e.origin, "width": e.size[0], "height": e.size[1]} for e in entries]
+        if format == "csv":
+            with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+                writer = csv.DictWriter(file, ["id", "path", "width", "height"])
+                writer.writeheader()
+                writer.writerows(table)
+        elif format == "json":
+            target.write_text(json.dumps(table, indent=1), encoding="utf-8")
+        elif format == "npz":
+            if self.recipe.global_ is None:
+                raise CollectionError(
+                    f"recipe {self.recipe.name} has no global descriptors to export; use csv or json"
+                )
+            searcher = Searcher(self._store)
+            vectors = [searcher.stored(p).global_descriptor for p in range(len(searcher.snapshot))]
+            np.savez(target, ids=searcher.snapshot.ids, paths=[e.origin for e in entries], vectors=vectors)
+        else:
+            raise CollectionError(f"cannot export as {format!r}: choose csv, json or npz")
+        return len(entries)
+
+    def refit(self, *, progress: Callable[[Progress], None] | None = None) -> str:
+        """Learn a new codebook from all images and encode them with it; what came of it, in words."""
+        self._writable()
+        report = progress or (lambda _: None)
+        self._searcher = None
+        indexing.learn_codebook(self._store, report)
+        indexing.finish_codebook(self._store, report)
+        facts = self._store.catalogue.get("codebook")
+        if facts is None:
+            raise CollectionError(
+                f"{self._store.folder}: there are too few features to learn a codebook from"
+            )
+        return f"{facts['words']:,} visual words, learned from {facts['fitted_on']}"
+
+    def _selected(self, selector: int | str) -> set[int]:
+        if isinstance(selector, int):
+            return (
+                {selector}
+                if self._store.catalogue.rows("SELECT 1 FROM images WHERE id = ?", (selector,))
+                else set()
+            )
+        prefix = selector.rstrip("/")
+        within = [f"{prefix}/", f"{prefix}!/"]
+        rows = self._store.catalogue.rows(
+            "SELECT id FROM images WHERE origin = ? OR substr(origin, 1, ?) = ? OR substr(origin, 1, ?) = ?",
+            (prefix, len(within[0]), within[0], len(within[1]), within[1]),
+        )
+        return {row[0] for row in rows}
+
+    def _writable(self) -> None:
+        if not self._store.write:
+            raise CollectionError(f"{self._store.folder}: is open for reading; open it with write=True")
+
+    def _check_fingerprint(self) -> None:
+        now = self._describer.fingerprint
+        if now != self.fingerprint:
+            raise CollectionError(
+                f"{self._store.folder}: was made with other weights or learned parts than recipe {self.recipe.name} "
+                "has now, and their descriptors cannot be compared; restore those files, or index into a new collection"
+            )
+
+
+_ENTRY = "SELECT id, origin, width, height FROM images"
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
+    return Entry(row[0], row[1], (row[2], row[3]))

@@ -1,0 +1,47 @@
+"""The first ranking: how similar every image of a collection is to a query, by one cheap measure."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.local.asmk import Encoding, selectivity
+from resight.store.log import LogReader
+from resight.store.store import Snapshot
+
+_BLOCK = 65_536  # vectors compared at a time
+
+
+def asmk_similarity(
+    snapshot: Snapshot, query: Encoding, *, alpha: float, threshold: float
+) -> tuple[NDArray[np.float32], int]:
+    """ASMK* similarity of a query to each image of a snapshot (equations in ``resight.local.asmk``).
+
+    Returns (N,) float32 in [0, 1], 0 for images without words, and the number of codes that were compared.
+    """
+    total = np.zeros(len(snapshot))
+    compared = 0
+    weight = selectivity(query.codes.shape[1] * 8, alpha, threshold)
+    for segment in snapshot.segments:
+        for rows, postings in segment.gather(query.words):
+            differing = np.bitwise_count(segment.codes[postings] ^ query.codes[rows])
+            distance = differing.sum(axis=1, dtype=np.int64)
+            position = snapshot.positions(segment.images[postings])
+            live = position >= 0
+            total += np.bincount(position[live], weights=weight[distance[live]], minlength=len(total))
+            compared += len(postings)
+    norm = np.sqrt(np.maximum(snapshot.words, 1) * max(1, len(query)))
+    return (total / norm).astype(np.float32), compared
+
+
+def cosine_similarity(snapshot: Snapshot, log: LogReader, query: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Inner product of a (D,) query with each image's ℓ2-normalised vector; (N,) float32, −1 without a vector."""
+    similarity = np.full(len(snapshot), -1.0, np.float32)
+    rows = np.flatnonzero(snapshot.vectors_at >= 0)
+    if len(rows) == 0:
+        return similarity
+    length = 4 * len(query)
+    last = int(snapshot.vectors_at[rows].max())
+    vectors = log.record(0, last + length).view("<f4").reshape(-1, len(query))
+    for start in range(0, len(rows), _BLOCK):
+        part = rows[start : start + _BLOCK]
+        similarity[part] = vectors[snapshot.vectors_at[part] // length] @ query
+    return similarity

@@ -1,0 +1,143 @@
+"""Query → Ranking over one snapshot of a collection (survey Fig. 2 and §4.2.2)."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.describe.describer import DESCRIPTOR_DIMENSION
+from resight.describe.description import Description
+from resight.errors import CollectionError
+from resight.geometry.boxes import Box
+from resight.local.asmk import encode_assigned
+from resight.local.features import LocalFeatures
+from resight.local.matching import WordTable
+from resight.recipes.recipe import VerifyStage
+from resight.search.filters import asmk_similarity, cosine_similarity
+from resight.search.ranking import Evidence, Ranking
+from resight.search.verify import check, log_odds, probability
+from resight.store.records import record_length, unpack_features
+from resight.store.store import Store
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds spent on a query, by stage. comparisons: descriptors and codes that were compared."""
+
+    describe: float
+    filter: float
+    verify: float
+    comparisons: int
+
+
+class Searcher:
+    """Answers queries from the state a collection had when this was made; later writes do not disturb it."""
+
+    def __init__(self, store: Store) -> None:
+        self.recipe = store.recipe
+        self.snapshot = store.snapshot()
+        self._features = store.features_log()
+        self._words = store.words_log()
+        self._vectors = store.vectors_log()
+        if store.needs_codebook and self.snapshot.codebook is None and len(self.snapshot):
+            raise CollectionError(
+                f"{store.folder}: its {len(self.snapshot):,} images have no codebook yet, since indexing was "
+                f"interrupted or found too few features; run `resight refit {store.folder}` or index more photos"
+            )
+
+    def stored(self, position: int) -> Description:
+        """The stored description of the image at a position of the snapshot."""
+        snapshot = self.snapshot
+        vector = None
+        if self.recipe.global_ is not None and snapshot.vectors_at[position] >= 0:
+            length = 4 * self.recipe.global_.dimensions
+            vector = self._vectors.record(int(snapshot.vectors_at[position]), length).view("<f4").copy()
+        local = None if self.recipe.local is None else self._local(position)
+        width, height = (int(v) for v in snapshot.sizes[position])
+        return Description((width, height), vector, local)
+
+    def rank(
+        self, query: Description, box: Box | None, top: int | None, described: float = 0.0
+    ) -> tuple[Ranking, Timing]:
+        """All images (or the first `top`) by how likely they show what the query does; ties by image id.
+
+        box: what of the query is asked for, for the outline in the results. described: seconds spent before.
+        """
+        began = time.perf_counter()
+        assigned = self._assign(query.local)
+        similarity, compared = self._filter(query, assigned)
+        filtered = time.perf_counter()
+        ids, stage = self.snapshot.ids, self.recipe.verify
+        if stage is None or self.recipe.calibration is None:
+            order = np.lexsort((ids, -similarity))[:top]
+            ranking = Ranking(ids[order], similarity[order], (None,) * len(order), -np.inf, calibrated=False)
+            return ranking, Timing(described, filtered - began, 0.0, compared)
+        shortlist = np.lexsort((ids, -similarity))[: stage.shortlist]
+        evidence, distances = self._verify(query, assigned, box, shortlist, stage)
+        inliers = np.zeros(len(ids), np.int64)
+        inliers[shortlist] = [evidence[int(p)].inliers for p in shortlist]
+        odds = log_odds(self.recipe.calibration, inliers, similarity)
+        order = np.lexsort((ids, -odds))[:top]
+        ranking = Ranking(
+            ids[order],
+            probability(odds[order]),
+            tuple(evidence.get(int(p)) for p in order),
+            self.recipe.calibration.accept,
+            calibrated=True,
+        )
+        timing = Timing(described, filtered - began, time.perf_counter() - filtered, compared + distances)
+        return ranking, timing
+
+    def _assign(self, local: LocalFeatures | None) -> NDArray[np.int64]:
+        """N×k nearest words of the query's descriptors, as many as any stage asks for."""
+        codebook, recipe = self.snapshot.codebook, self.recipe
+        if codebook is None or local is None:
+            return np.empty((0, 1), np.int64)
+        wanted = [s.query_assignments for s in (recipe.asmk, recipe.verify) if s is not None]
+        return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
+
+    def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
+        if self.recipe.filter == "global":
+            if query.global_descriptor is None:
+                raise ValueError("the query has no global descriptor")
+            vectors = cosine_similarity(self.snapshot, self._vectors, query.global_descriptor)
+            return vectors, len(vectors)
+        asmk, codebook = self.recipe.asmk, self.snapshot.codebook
+        if asmk is None or codebook is None or query.local is None:
+            return np.zeros(len(self.snapshot), np.float32), 0
+        words = assigned[:, : asmk.query_assignments]
+        encoding = encode_assigned(query.local.descriptors.astype(np.float32), words, codebook)
+        return asmk_similarity(self.snapshot, encoding, alpha=asmk.alpha, threshold=asmk.threshold)
+
+    def _verify(
+        self,
+        query: Description,
+        assigned: NDArray[np.int64],
+        box: Box | None,
+        shortlist: NDArray[np.int64],
+        stage: VerifyStage,
+    ) -> tuple[dict[int, Evidence], int]:
+        if query.local is None:
+            raise ValueError("the query has no local features to verify with")
+        table = WordTable.build(
+            query.local.descriptors.astype(np.float32), assigned[:, : stage.query_assignments]
+        )
+        evidence, compared = {}, 0
+        for position in shortlist.tolist():
+            width, height = (int(v) for v in self.snapshot.sizes[position])
+            candidate = self._local(position), self._word(position), (width, height)
+            evidence[position], count = check(query.local, table, box, candidate, stage)
+            compared += count
+        return evidence, compared
+
+    def _local(self, position: int) -> LocalFeatures:
+        at, count = int(self.snapshot.features_at[position]), int(self.snapshot.features[position])
+        record = self._features.record(at, record_length(count, DESCRIPTOR_DIMENSION))
+        return unpack_features(record, count, DESCRIPTOR_DIMENSION)
+
+    def _word(self, position: int) -> NDArray[np.int32]:
+        at, count = int(self.snapshot.words_at[position]), int(self.snapshot.features[position])
+        if at < 0:  # not encoded yet: it meets no word of the query
+            return np.full(count, -1, np.int32)
+        return self._words.record(at, 4 * count).view("<i4")

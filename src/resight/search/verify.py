@@ -1,0 +1,80 @@
+"""Spatial verification of the top of a ranking, and the calibrated probability that an image is a true match."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.geometry.boxes import Box
+from resight.geometry.homography import corners, project
+from resight.local.features import LocalFeatures
+from resight.local.matching import WordTable, match_by_words
+from resight.local.rootsift import UNIT
+from resight.local.verification import verify
+from resight.recipes.recipe import Calibration, VerifyStage
+from resight.search.ranking import Evidence
+
+_CHANCE = 3  # inliers that say nothing: four correspondences always agree on some homography
+
+Candidate = Callable[[int], tuple[LocalFeatures, NDArray[np.integer], tuple[int, int]]]
+
+
+def check(
+    query: LocalFeatures,
+    table: WordTable,
+    box: Box | None,
+    candidate: tuple[LocalFeatures, NDArray[np.integer], tuple[int, int]],
+    stage: VerifyStage,
+) -> tuple[Evidence, int]:
+    """The evidence for one candidate (its features, their words, its size), and the distances computed for it."""
+    features, words, size = candidate
+    i, j, compared = match_by_words(table, features.descriptors, words, stage.max_distance * UNIT)
+    found = verify(query, features, i, j, max_error=stage.max_error * max(size), seed=stage.seed)
+    agreed_i, agreed_j = i[found.inliers], j[found.inliers]
+    outline = None
+    if found.homography is not None:
+        outline = project(found.homography, corners(box or _extent(query, agreed_i))).astype(np.float32)
+        if not np.isfinite(outline).all():
+            outline = None
+    evidence = Evidence(
+        inliers=len(found.inliers),
+        matches=len(i),
+        homography=found.homography,
+        outline=outline,
+        box=None if found.homography is None else _bounds(outline, features.xy[agreed_j], size),
+        query_xy=query.xy[agreed_i],
+        result_xy=features.xy[agreed_j],
+    )
+    return evidence, compared
+
+
+def log_odds(
+    calibration: Calibration, inliers: NDArray[np.integer], similarity: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """ln p/(1 − p) of a true match; the formula is in ``Calibration``."""
+    counted = np.log1p(np.maximum(0, inliers - _CHANCE))
+    odds = calibration.intercept + calibration.inliers * counted + calibration.similarity * similarity
+    return np.asarray(odds, np.float64)
+
+
+def probability(odds: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The logistic function, without overflow."""
+    return (0.5 * (1 + np.tanh(0.5 * odds))).astype(np.float32)
+
+
+def _extent(query: LocalFeatures, rows: NDArray[np.int64]) -> Box:
+    """What the matched keypoints cover in the query: the object, where the user drew no box."""
+    low = (query.xy[rows] - query.size[rows, None] / 2).min(axis=0)
+    high = (query.xy[rows] + query.size[rows, None] / 2).max(axis=0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+def _bounds(outline: NDArray[np.float32] | None, matched: NDArray[np.float32], size: tuple[int, int]) -> Box:
+    """The outline's bounding box inside the image; the matched points' where the outline leaves it or is none."""
+    for points in (outline, matched):
+        if points is not None:
+            x1, y1 = np.clip(points.min(axis=0), 0, size)
+            x2, y2 = np.clip(points.max(axis=0), 0, size)
+            if x2 - x1 >= 1 and y2 - y1 >= 1:
+                return float(x1), float(y1), float(x2), float(y2)
+    return 0.0, 0.0, float(size[0]), float(size[1])

@@ -1,0 +1,145 @@
+"""The catalogue: one SQLite file that says what is in a collection. What it has committed exists; nothing else does."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resight.errors import CollectionError
+
+FORMAT = 1
+FILE = "catalogue.sqlite"
+_BUSY_SECONDS = 30.0
+
+# AUTOINCREMENT: an id is never given twice, so a posting of a removed image cannot be taken for another's.
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    origin TEXT NOT NULL UNIQUE,
+    digest TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    modified_ns INTEGER NOT NULL,
+    width INTEGER NOT NULL,
+    height INTEGER NOT NULL,
+    missing INTEGER NOT NULL DEFAULT 0,
+    features_at INTEGER, features INTEGER, features_crc INTEGER,
+    vector_at INTEGER, vector_crc INTEGER,
+    words_at INTEGER, words INTEGER, words_crc INTEGER
+);
+CREATE INDEX images_digest ON images (digest);
+CREATE INDEX images_pending ON images (id) WHERE words_at IS NULL;
+CREATE TABLE failures (
+    origin TEXT PRIMARY KEY, reason TEXT NOT NULL, bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE segments (
+    name TEXT PRIMARY KEY, postings INTEGER NOT NULL, crc INTEGER NOT NULL
+) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An image of a collection. origin: absolute path or archive.zip!/member; size: upright (width, height)."""
+
+    id: int
+    origin: str
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A file that could not be indexed, and why."""
+
+    origin: str
+    reason: str
+
+
+class Catalogue:
+    """Rows about images, failures and inverted-file segments. Use inside ``transaction`` to write."""
+
+    def __init__(self, folder: Path, *, write: bool) -> None:
+        path = folder / FILE
+        if not path.is_file():
+            raise CollectionError(
+                f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`"
+            )
+        mode = "rw" if write else "ro"
+        try:
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                timeout=_BUSY_SECONDS,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            self._db.execute("PRAGMA synchronous = FULL")
+            found = self.get("format")
+        except sqlite3.DatabaseError as error:
+            raise CollectionError(f"{path}: is not a readable catalogue: {error}") from error
+        if found != FORMAT:
+            raise CollectionError(f"{folder}: has format {found}, this resight reads {FORMAT}; index it anew")
+
+    @classmethod
+    def create(cls, folder: Path, meta: dict[str, Any]) -> None:
+        """Make the catalogue of an empty collection; it appears whole or not at all."""
+        temporary = folder / f"{FILE}.new"
+        temporary.unlink(missing_ok=True)
+        db = sqlite3.connect(temporary, isolation_level=None)
+        try:
+            db.execute("PRAGMA synchronous = FULL")
+            db.executescript(f"BEGIN;{_SCHEMA}")
+            pairs = [(key, json.dumps(value)) for key, value in {"format": FORMAT, **meta}.items()]
+            db.executemany("INSERT INTO meta VALUES (?, ?)", pairs)
+            db.execute("COMMIT")
+        finally:
+            db.close()
+        temporary.replace(folder / FILE)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Everything inside becomes visible and durable together at the end, or not at all."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._db
+            self._db.execute("COMMIT")
+        finally:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reads inside see one state of the catalogue."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("COMMIT")
+
+    def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
+        """All rows of a query."""
+        return self._db.execute(sql, tuple(values)).fetchall()
+
+    def run(self, sql: str, values: Iterable[Any] = ()) -> None:
+        """Carry out a statement; call inside ``transaction``."""
+        self._db.execute(sql, tuple(values))
+
+    def each(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query, one by one."""
+        return iter(self._db.execute(sql, tuple(values)))
+
+    def get(self, key: str) -> Any:
+        """A fact about the collection, or None."""
+        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else json.loads(row[0])
+
+    def set(self, key: str, value: Any) -> None:
+        """Record a fact about the collection; call inside ``transaction``."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()

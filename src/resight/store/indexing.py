@@ -1,0 +1,318 @@
+"""One indexing run: find what is new, changed, moved or gone, describe only that, and commit as it goes."""
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.describe.describer import Describer
+from resight.describe.description import Description
+from resight.embedding.codebook import Codebook, choose_words
+from resight.errors import CollectionError
+from resight.images.sources import Source, covers, find_sources
+from resight.store.store import New, Store, read_features
+from resight.store.workers import Outcome, describe_files
+
+_BATCH_IMAGES, _BATCH_SECONDS = 64, 10.0  # what a crash can cost
+_SAMPLE = 1_048_576  # descriptors a codebook is learned from: 16 for each of 65,536 words
+_SECONDS_A_FILE = 120.0
+_GROWTH = 4  # a collection that grew this many times deserves a new codebook
+
+
+@dataclass(frozen=True)
+class Progress:
+    """phase: what is being done; done of total (None: not known yet)."""
+
+    phase: str
+    done: int
+    total: int | None
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What a run did, in files. advice: what the user might do next, or None."""
+
+    added: int
+    changed: int
+    moved: int
+    unchanged: int
+    vanished: int
+    failed: int
+    seconds: float
+    advice: str | None
+
+
+Reporter = Callable[[Progress], None]
+
+
+@dataclass(frozen=True)
+class _Known:
+    digest: str
+    bytes: int
+    modified_ns: int
+    missing: bool
+
+
+def add(
+    store: Store,
+    describer: Describer,
+    paths: Iterable[str | Path],
+    *,
+    workers: int | None = None,
+    progress: Reporter | None = None,
+    timeout: float = _SECONDS_A_FILE,
+) -> AddReport:
+    """Bring a collection up to date with photos.
+
+    Files whose size and time of change are as recorded are taken as unchanged; all others are read, and told apart
+    by content: known content under a new name, whose old file is gone, has moved. Images whose file is gone from
+    a named folder are marked missing and stay. Raises CollectionError if the disk is full; what was committed stays.
+    """
+    began = time.monotonic()
+    report = progress or (lambda _: None)
+    paths = list(paths)
+    problems: dict[str, str] = {}
+    sources = _look(paths, problems, report)
+    known = {
+        origin: _Known(digest, size, modified, bool(missing))
+        for origin, digest, size, modified, missing in store.catalogue.each(
+            "SELECT origin, digest, bytes, modified_ns, missing FROM images"
+        )
+    }
+    failed_before = {
+        origin: (size, modified)
+        for origin, size, modified in store.catalogue.each("SELECT origin, bytes, modified_ns FROM failures")
+    }
+    gone = _gone(paths, known, sources, problems)
+    todo = [
+        s for s in sources if _differs(s, known.get(s.origin)) and failed_before.get(s.origin) != _stamp(s)
+    ]
+    run = _Run(store, describer, known, gone)
+    try:
+        run.describe(todo, workers or os.cpu_count() or 1, timeout, report)
+        run.note_problems(problems)
+        run.mark_missing()
+        if store.needs_codebook:
+            finish_codebook(store, report)
+    except OSError as error:
+        raise CollectionError(
+            f"{store.folder}: cannot be written ({error.strerror or error}); {run.committed:,} images of this run "
+            "are safely kept. Make room and run the same command again: it goes on from there"
+        ) from error
+    return AddReport(
+        added=run.added,
+        changed=run.changed,
+        moved=run.moved,
+        unchanged=len(sources) - len(todo) - sum(failed_before.get(s.origin) == _stamp(s) for s in sources),
+        vanished=len(run.gone),
+        failed=run.failed + sum(failed_before.get(s.origin) == _stamp(s) for s in sources),
+        seconds=time.monotonic() - began,
+        advice=advice(store),
+    )
+
+
+def _look(paths: list[str | Path], problems: dict[str, str], report: Reporter) -> list[Source]:
+    sources = []
+    for source in find_sources(paths, on_problem=problems.__setitem__):
+        sources.append(source)
+        if len(sources) % 256 == 0:
+            report(Progress("looking", len(sources), None))
+    return sources
+
+
+def _stamp(source: Source) -> tuple[int, int]:
+    return source.bytes, source.modified_ns
+
+
+def _differs(source: Source, known: _Known | None) -> bool:
+    return known is None or known.missing or (known.bytes, known.modified_ns) != _stamp(source)
+
+
+def _gone(
+    paths: list[str | Path], known: dict[str, _Known], sources: list[Source], problems: dict[str, str]
+) -> dict[str, str]:
+    """Origins covered by `paths` that are not there any more, with their digests. Unreadable places prove nothing."""
+    covered, present = covers(paths), {s.origin for s in sources}
+    unknown = tuple(f"{place}{mark}" for place in problems for mark in ("/", "!/"))
+    return {
+        origin: old.digest
+        for origin, old in known.items()
+        if origin not in present
+        and covered(origin)
+        and origin not in problems
+        and not origin.startswith(unknown)
+    }
+
+
+class _Run:
+    def __init__(
+        self, store: Store, describer: Describer, known: dict[str, _Known], gone: dict[str, str]
+    ) -> None:
+        self.store, self.describer, self.known, self.gone = store, describer, known, gone
+        self.added = self.changed = self.moved = self.failed = 0
+        self.committed = 0
+        self._codebook = Codebook.load(store.codebook_path(store.generation)) if store.generation else None
+        self._by_content: dict[str, list[str]] = {}
+        lost = {origin for origin, old in known.items() if old.missing} | gone.keys()
+        for origin in sorted(lost):
+            self._by_content.setdefault(known[origin].digest, []).append(origin)
+
+    def describe(self, todo: list[Source], workers: int, timeout: float, report: Reporter) -> None:
+        # A known file whose time has changed but not its content needs no work either.
+        same = frozenset(self.known[s.origin].digest for s in todo if s.origin in self.known)
+        contents = same | frozenset(self._by_content)
+        recipe = self.store.recipe
+        batch: list[Outcome] = []
+        last = time.monotonic()
+        report(Progress("describing", 0, len(todo)))
+        outcomes = (
+            describe_files(todo, recipe, contents, workers=workers, timeout=timeout) if todo else iter(())
+        )
+        try:
+            for done, outcome in enumerate(self._again(outcomes, workers, timeout), 1):
+                batch.append(outcome)
+                if len(batch) >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
+                    self._commit(batch)
+                    batch, last = [], time.monotonic()
+                report(Progress("describing", done, len(todo)))
+        except KeyboardInterrupt:
+            self._commit(batch)
+            raise
+        self._commit(batch)
+
+    def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Iterator[Outcome]:
+        """Settle files of known content; those that are copies of a file still there are described after all."""
+        copies = []
+        for outcome in outcomes:
+            if outcome.reason is not None or outcome.size is not None or self._settle(outcome):
+                yield outcome
+            else:
+                copies.append(outcome.source)
+        if copies:
+            yield from describe_files(
+                copies, self.store.recipe, frozenset(), workers=min(workers, len(copies)), timeout=timeout
+            )
+
+    def _settle(self, outcome: Outcome) -> bool:
+        source = outcome.source
+        old = self.known.get(source.origin)
+        came_from = self._by_content.get(outcome.digest)
+        if old is not None and old.digest == outcome.digest:
+            before = source.origin
+            if came_from and before in came_from:
+                came_from.remove(before)
+        elif came_from:
+            before = came_from.pop(0)
+            self.gone.pop(before, None)
+            self.moved += 1
+        else:
+            return False
+        with self.store.catalogue.transaction() as db:
+            if before != source.origin:
+                db.execute("DELETE FROM images WHERE origin = ?", (source.origin,))
+            db.execute("DELETE FROM failures WHERE origin = ?", (source.origin,))
+            db.execute(
+                "UPDATE images SET origin = ?, bytes = ?, modified_ns = ?, missing = 0 WHERE origin = ?",
+                (source.origin, *_stamp(source), before),
+            )
+        return True
+
+    def _commit(self, batch: list[Outcome]) -> None:
+        network = self.describer.network
+        new, failures = [], []
+        for outcome in batch:
+            source = outcome.source
+            if outcome.reason is not None:
+                failures.append((source.origin, outcome.reason, *_stamp(source)))
+            elif outcome.size is not None:
+                vector = None
+                if network is not None and outcome.pixels is not None:
+                    vector = network.describe(outcome.pixels)
+                description = Description(outcome.size, vector, outcome.local)
+                new.append(New(source.origin, outcome.digest, *_stamp(source), description))
+        if new or failures:
+            self.store.add(new, failures, self._codebook)
+        self.failed += len(failures)
+        replaced = sum(item.origin in self.known for item in new)
+        self.changed += replaced
+        self.added += len(new) - replaced
+        self.committed += len(new)
+
+    def note_problems(self, problems: dict[str, str]) -> None:
+        if problems:
+            self.store.add([], [(origin, reason, 0, 0) for origin, reason in problems.items()], None)
+            self.failed += len(problems)
+
+    def mark_missing(self) -> None:
+        with self.store.catalogue.transaction() as db:
+            db.executemany("UPDATE images SET missing = 1 WHERE origin = ?", [(o,) for o in self.gone])
+
+
+def finish_codebook(store: Store, report: Reporter) -> None:
+    """Learn the codebook if there is none yet, and encode every image that waits for it."""
+    stage = store.recipe.codebook
+    if store.pending() == 0 or stage is None:
+        return
+    if store.generation == 0:
+        if stage.path:
+            codebook = Codebook.load(Path(stage.path))
+            store.start_generation(codebook, {"fitted_on": codebook.fitted_on, "words": len(codebook)})
+        else:
+            learn_codebook(store, report)
+    if store.generation == 0:
+        return
+    codebook = Codebook.load(store.codebook_path(store.generation))
+    done, total = 0, store.pending()
+    report(Progress("encoding", 0, total))
+    for count in store.encode_pending(codebook):
+        done += count
+        report(Progress("encoding", done, total))
+
+
+def learn_codebook(store: Store, report: Reporter) -> None:
+    """Learn a codebook from the collection's own descriptors; none where they are fewer than a word needs."""
+    stage = store.recipe.codebook
+    if stage is None:
+        raise CollectionError(f"{store.folder}: recipe {store.recipe.name} has no codebook to learn")
+    report(Progress("learning the codebook", 0, None))
+    sample, images = _sample(store, stage.seed)
+    words = min(stage.words, len(sample)) or choose_words(len(sample))
+    if len(sample) < words:
+        return
+    codebook = Codebook.fit(
+        sample, words, seed=stage.seed, fitted_on=f"the collection itself, {images:,} images"
+    )
+    store.start_generation(
+        codebook, {"fitted_on": codebook.fitted_on, "words": len(codebook), "images_at_fit": images}
+    )
+
+
+def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8], int]:
+    """Descriptors drawn evenly from all images, and how many images there are."""
+    counts = store.catalogue.rows("SELECT id, features FROM images ORDER BY id")
+    total = sum(count for _, count in counts)
+    share = min(1.0, _SAMPLE / max(1, total))
+    rng, log = np.random.default_rng(seed), store.features_log()
+    parts = []
+    for image, count in counts:
+        take = np.flatnonzero(rng.random(count) < share)
+        if len(take):
+            parts.append(np.asarray(read_features(store, log, image).descriptors[take], np.uint8))
+    return (np.concatenate(parts) if parts else np.empty((0, 128), np.uint8)), len(counts)
+
+
+def advice(store: Store) -> str | None:
+    """What would make the collection better, or None."""
+    facts = store.catalogue.get("codebook") or {}
+    images = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
+    at_fit = facts.get("images_at_fit")
+    if at_fit and images >= _GROWTH * at_fit and facts["words"] < 65_536:
+        return (
+            f"The codebook was learned when there were {at_fit:,} images; now there are {images:,}. "
+            f"`resight refit {store.folder}` learns a larger one, which makes searches faster and sharper."
+        )
+    return None

@@ -1,0 +1,330 @@
+"""A collection's folder: the catalogue, the logs it points into, the codebook and the inverted file.
+
+Every write goes to the logs first, is synced, and exists from the moment the catalogue's transaction commits. So a
+crash at any moment leaves the last committed state, and readers see only committed states. One process writes at a
+time; any number read.
+"""
+
+import fcntl
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.describe.describer import DESCRIPTOR_DIMENSION
+from resight.describe.description import Description
+from resight.embedding.codebook import Codebook
+from resight.errors import CollectionError
+from resight.local.asmk import Encoding, encode_assigned
+from resight.local.features import LocalFeatures
+from resight.recipes.recipe import Recipe
+from resight.store.catalogue import Catalogue
+from resight.store.inverted import Segment, merged, write_segment
+from resight.store.log import LogReader, LogWriter, sync_folder
+from resight.store.records import pack_features, record_length, unpack_features
+
+_FEATURES, _VECTORS, _LOCK = "features.log", "vectors.log", "lock"
+_MERGE = 4  # segments of a like size that are merged into one
+
+
+@dataclass(frozen=True, eq=False)
+class New:
+    """An image to be stored: where it is, what its bytes were, and its description."""
+
+    origin: str
+    digest: str
+    bytes: int
+    modified_ns: int
+    description: Description
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One committed state in memory: N images by ascending id, and where their records lie (−1: none)."""
+
+    ids: NDArray[np.int64]
+    sizes: NDArray[np.int32]
+    features_at: NDArray[np.int64]
+    features: NDArray[np.int64]
+    words_at: NDArray[np.int64]
+    words: NDArray[np.int64]
+    vectors_at: NDArray[np.int64]
+    segments: tuple[Segment, ...]
+    codebook: Codebook | None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def positions(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
+        """Where ids are in `ids`; −1 for those of images that are not there."""
+        place = np.searchsorted(self.ids, ids)
+        inside = np.minimum(place, max(0, len(self.ids) - 1))
+        known = self.ids[inside] == ids if len(self.ids) else np.zeros(len(ids), bool)
+        return np.where(known, inside, -1)
+
+
+class Store:
+    """The folder of a collection. Use as a context manager; a writer holds the folder's lock until it ends."""
+
+    def __init__(self, folder: Path, *, write: bool) -> None:
+        self.folder = folder
+        self.write = write
+        self._lock = _lock(folder) if write else None
+        try:
+            self.catalogue = Catalogue(folder, write=write)
+            self.recipe = Recipe.model_validate_json(self.catalogue.get("recipe"))
+            if write:
+                self._sweep()
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def create(cls, folder: Path, recipe: Recipe, fingerprint: str) -> Self:
+        """An empty collection in a new or empty folder."""
+        if folder.exists() and (not folder.is_dir() or any(p.name != _LOCK for p in folder.iterdir())):
+            raise CollectionError(f"{folder}: is not an empty folder; choose another name for the collection")
+        folder.mkdir(parents=True, exist_ok=True)
+        meta = {"recipe": recipe.model_dump_json(by_alias=True), "fingerprint": fingerprint, "generation": 0}
+        Catalogue.create(folder, meta)
+        return cls(folder, write=True)
+
+    def close(self) -> None:
+        """Release the lock and the files."""
+        if hasattr(self, "catalogue"):
+            self.catalogue.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def generation(self) -> int:
+        """Counts the codebooks: 0 before the first one is learned."""
+        return int(self.catalogue.get("generation"))
+
+    @property
+    def needs_codebook(self) -> bool:
+        """Whether the recipe works with visual words."""
+        return self.recipe.codebook is not None
+
+    def codebook_path(self, generation: int) -> Path:
+        """Where the codebook of a generation lies."""
+        return self.folder / f"codebook-{generation}.safetensors"
+
+    def snapshot(self) -> Snapshot:
+        """The last committed state."""
+        with self.catalogue.snapshot():
+            rows = self.catalogue.rows(
+                "SELECT id, width, height, ifnull(features_at, -1), ifnull(features, 0), ifnull(words_at, -1),"
+                " ifnull(words, 0), ifnull(vector_at, -1) FROM images ORDER BY id"
+            )
+            names = self.catalogue.rows("SELECT name FROM segments ORDER BY name")
+            generation = self.generation
+            segments = tuple(Segment.open(self.folder / name) for (name,) in names)
+        table = np.array(rows, np.int64).reshape(-1, 8)
+        codebook = Codebook.load(self.codebook_path(generation)) if generation else None
+        return Snapshot(
+            ids=table[:, 0],
+            sizes=table[:, 1:3].astype(np.int32),
+            features_at=table[:, 3],
+            features=table[:, 4],
+            words_at=table[:, 5],
+            words=table[:, 6],
+            vectors_at=table[:, 7],
+            segments=segments,
+            codebook=codebook,
+        )
+
+    def features_log(self) -> LogReader:
+        """Reads the records of local features."""
+        return LogReader(self.folder / _FEATURES)
+
+    def vectors_log(self) -> LogReader:
+        """Reads the global descriptors."""
+        return LogReader(self.folder / _VECTORS)
+
+    def words_log(self) -> LogReader:
+        """Reads the visual words of the current codebook."""
+        return LogReader(self._words_path(self.generation))
+
+    def add(
+        self, new: Sequence[New], failures: Sequence[tuple[str, str, int, int]], codebook: Codebook | None
+    ) -> None:
+        """Store images and failures (origin, reason, bytes, modified_ns) together, durably, or not at all.
+
+        A known origin is replaced. With a codebook the images can be searched at once; without, they wait for it.
+        """
+        end = self.catalogue.get
+        with (
+            LogWriter(self.folder / _FEATURES, end("features_end") or 0) as features,
+            LogWriter(self.folder / _VECTORS, end("vectors_end") or 0) as vectors,
+        ):
+            records = [_append(features, vectors, item.description) for item in new]
+            features.sync()
+            vectors.sync()
+            sync_folder(self.folder)
+            with self.catalogue.transaction() as db:
+                gone = [(item.origin,) for item in new] + [(failure[0],) for failure in failures]
+                db.executemany("DELETE FROM images WHERE origin = ?", gone)
+                db.executemany("DELETE FROM failures WHERE origin = ?", gone)
+                db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?)", failures)
+                ids = [
+                    db.execute(
+                        "INSERT INTO images (origin, digest, bytes, modified_ns, width, height, features_at, features,"
+                        " features_crc, vector_at, vector_crc) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                        (
+                            item.origin,
+                            item.digest,
+                            item.bytes,
+                            item.modified_ns,
+                            *item.description.size,
+                            *record,
+                        ),
+                    ).lastrowid
+                    for item, record in zip(new, records, strict=True)
+                ]
+                self.catalogue.set("features_end", features.end)
+                self.catalogue.set("vectors_end", vectors.end)
+                if codebook is not None and new:
+                    local = [item.description.local for item in new]
+                    self._encode_into(self.generation, codebook, ids, local)
+        self._sweep()
+
+    def pending(self) -> int:
+        """Images that cannot be searched until the codebook is learned."""
+        if not self.needs_codebook:
+            return 0
+        return int(self.catalogue.rows("SELECT count(*) FROM images WHERE words_at IS NULL")[0][0])
+
+    def encode_pending(self, codebook: Codebook, batch: int = 256) -> Iterator[int]:
+        """Give visual words to images that have none, a durable batch at a time; yields how many each was."""
+        log = self.features_log()
+        while rows := self.catalogue.rows(
+            "SELECT id, features_at, features FROM images WHERE words_at IS NULL ORDER BY id LIMIT ?",
+            (batch,),
+        ):
+            local = [_read_features(log, at, count) for _, at, count in rows]
+            with self.catalogue.transaction():
+                self._encode_into(self.generation, codebook, [row[0] for row in rows], local)
+            self._sweep()
+            yield len(rows)
+
+    def start_generation(self, codebook: Codebook, facts: dict[str, Any]) -> None:
+        """Make a codebook the collection's. All images wait to be encoded with it, in ``encode_pending``."""
+        generation = self.generation + 1
+        codebook.save(self.codebook_path(generation))
+        with self.catalogue.transaction() as db:
+            db.execute("UPDATE images SET words_at = NULL, words = NULL, words_crc = NULL")
+            db.execute("DELETE FROM segments")
+            self.catalogue.set("generation", generation)
+            self.catalogue.set("words_end", 0)
+            self.catalogue.set("codebook", facts)
+        self._sweep()
+
+    def remove(self, ids: Sequence[int]) -> None:
+        """Forget images. Their records stay in the logs, unreachable, until the collection is compacted."""
+        with self.catalogue.transaction() as db:
+            db.executemany("DELETE FROM images WHERE id = ?", [(i,) for i in ids])
+
+    def _encode_into(
+        self, generation: int, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures | None]
+    ) -> None:
+        encodings: list[Encoding] = []
+        with LogWriter(self._words_path(generation), self.catalogue.get("words_end") or 0) as log:
+            for image, features in zip(ids, local, strict=True):
+                if features is None:
+                    raise ValueError("an image without local features cannot be encoded")
+                descriptors = features.descriptors.astype(np.float32)
+                words = codebook.assign(descriptors)
+                encodings.append(encode_assigned(descriptors, words, codebook))
+                at, crc = log.append(words[:, 0].astype("<i4").tobytes())
+                self.catalogue.run(
+                    "UPDATE images SET words_at = ?, words = ?, words_crc = ? WHERE id = ?",
+                    (at, len(encodings[-1]), crc, image),
+                )
+            log.sync()
+            self.catalogue.set("words_end", log.end)
+        self._add_segment(Segment.build(ids, encodings, codebook.dimension // 8))
+
+    def _add_segment(self, segment: Segment) -> None:
+        self._insert_segment([segment], len(segment))
+        while names := self._mergeable():
+            segments = [Segment.open(self.folder / name) for name in names]
+            live = np.array([r[0] for r in self.catalogue.rows("SELECT id FROM images")], np.int64)
+            self._insert_segment(merged(segments, lambda ids: np.isin(ids, live)), None)  # noqa: B023 - used at once
+            marks = ",".join("?" * len(names))
+            self.catalogue.run(f"DELETE FROM segments WHERE name IN ({marks})", names)
+
+    def _insert_segment(self, parts: Any, postings: int | None) -> None:
+        number = int(self.catalogue.get("segment") or 0) + 1
+        name = f"inverted-{number:08}"
+        shutil.rmtree(self.folder / name, ignore_errors=True)
+        crc = write_segment(self.folder / name, parts)
+        if postings is None:
+            postings = len(Segment.open(self.folder / name))
+        self.catalogue.set("segment", number)
+        self.catalogue.run("INSERT INTO segments VALUES (?, ?, ?)", (name, postings, crc))
+
+    def _mergeable(self) -> list[str]:
+        """The newest segments, once there are enough of a like size: amortised, each posting moves log₄ times."""
+        rows = self.catalogue.rows("SELECT name, postings FROM segments ORDER BY name DESC")
+        tail = [name for name, postings in rows if postings <= _MERGE * max(1, rows[0][1])]
+        return tail if len(tail) >= _MERGE else []
+
+    def _words_path(self, generation: int) -> Path:
+        return self.folder / f"words-{generation}.log"
+
+    def _sweep(self) -> None:
+        """Delete what a crash or an older generation left and the catalogue does not name."""
+        generation = self.generation
+        named = {name for (name,) in self.catalogue.rows("SELECT name FROM segments")}
+        named |= {self._words_path(generation).name, self.codebook_path(generation).name}
+        for path in self.folder.iterdir():
+            if path.name.startswith(("inverted-", "words-", "codebook-")) and path.name not in named:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def read_features(store: Store, log: LogReader, image: int) -> LocalFeatures:
+    """The local features of an image of the catalogue."""
+    ((at, count),) = store.catalogue.rows("SELECT features_at, features FROM images WHERE id = ?", (image,))
+    return _read_features(log, at, count)
+
+
+def _read_features(log: LogReader, at: int, count: int) -> LocalFeatures:
+    record = log.record(at, record_length(count, DESCRIPTOR_DIMENSION))
+    return unpack_features(record, count, DESCRIPTOR_DIMENSION)
+
+
+def _append(features: LogWriter, vectors: LogWriter, description: Description) -> tuple[int | None, ...]:
+    """features_at, features, features_crc, vector_at, vector_crc of the catalogue."""
+    local: tuple[int | None, int | None, int | None] = None, None, None
+    if description.local is not None:
+        at, crc = features.append(pack_features(description.local))
+        local = at, len(description.local), crc
+    if description.global_descriptor is None:
+        return *local, None, None
+    return *local, *vectors.append(description.global_descriptor.astype("<f4").tobytes())
+
+
+def _lock(folder: Path) -> BinaryIO:
+    try:
+        file = (folder / _LOCK).open("ab")
+    except OSError as error:
+        raise CollectionError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise CollectionError(
+            f"{folder}: another process is writing to it; wait for it or stop it"
+        ) from error
+    return file

@@ -1,0 +1,134 @@
+"""Reading and describing files in worker processes, so that one that hangs or kills its decoder costs only itself."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import dataclass
+from multiprocessing.context import SpawnContext, SpawnProcess
+from multiprocessing.popen_spawn_posix import Popen
+from types import ModuleType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from pebble import ProcessExpired, ProcessPool
+
+from resight.describe.describer import local_features
+from resight.errors import ImageError
+from resight.images.read import decode, digest, load
+from resight.images.sources import Source
+from resight.local.features import LocalFeatures
+from resight.recipes.recipe import Recipe
+
+_WAITING = 4  # files in flight for each worker: keeps them busy and memory bounded
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of a file. `reason` says why it failed; `size` is None where its content was known already.
+
+    pixels: H×W×3 uint8 for the recipe's network, or None where it has none.
+    """
+
+    source: Source
+    digest: str = ""
+    size: tuple[int, int] | None = None
+    local: LocalFeatures | None = None
+    pixels: NDArray[np.uint8] | None = None
+    reason: str | None = None
+
+
+class _Process(SpawnProcess):
+    """A spawned process that does not run the user's script again, so that scripts need no `__main__` guard."""
+
+    @staticmethod
+    def _Popen(process_obj: SpawnProcess) -> Popen:  # type: ignore[override]
+        script = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            return Popen(process_obj)
+        finally:
+            sys.modules["__main__"] = script
+
+
+class _Context(SpawnContext):
+    Process = _Process  # type: ignore[assignment]
+
+
+def describe_files(
+    sources: Iterable[Source], recipe: Recipe, known: frozenset[str], *, workers: int, timeout: float
+) -> Iterator[Outcome]:
+    """Outcomes in the order of `sources`.
+
+    known: digests of contents that need not be described again. timeout: seconds one file may take.
+    """
+    initial = (recipe, known, os.getpid())
+    pool = ProcessPool(workers, initializer=_start, initargs=initial, context=_Context())
+    waiting: deque[tuple[Source, object]] = deque()
+    try:
+        for source in sources:
+            waiting.append((source, pool.schedule(_describe, args=[source], timeout=timeout)))
+            if len(waiting) >= workers * _WAITING:
+                yield _result(*waiting.popleft(), timeout)
+        while waiting:
+            yield _result(*waiting.popleft(), timeout)
+        pool.close()
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _result(source: Source, future: object, timeout: float) -> Outcome:
+    try:
+        outcome: Outcome = future.result()  # type: ignore[attr-defined]
+    except FutureTimeout:
+        return Outcome(source, reason=f"took longer than {timeout:g} s to read and describe")
+    except ProcessExpired as error:
+        return Outcome(source, reason=f"killed the process that read it (exit code {error.exitcode})")
+    except MemoryError:
+        return Outcome(source, reason="needs more memory than there is")
+    return outcome
+
+
+_recipe: Recipe
+_known: frozenset[str]
+
+
+def _start(recipe: Recipe, known: frozenset[str], parent: int) -> None:
+    global _recipe, _known
+    _recipe, _known = recipe, known
+    # Ctrl-C goes to the whole group; the parent decides what is kept and stops the workers.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(1)
+    warnings.filterwarnings("ignore", module="PIL")
+    _die_with(parent)
+
+
+def _die_with(parent: int) -> None:
+    """End this worker soon after its parent is gone, also when that was killed outright."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _describe(source: Source) -> Outcome:
+    try:
+        data = load(source.origin)
+        content = digest(data)
+        if content in _known:
+            return Outcome(source, content)
+        image = decode(data, source.origin, max_side=_recipe.image.max_side)
+    except ImageError as error:
+        return Outcome(source, reason=error.reason)
+    local = None if _recipe.local is None else local_features(image, _recipe.local)
+    pixels = None if _recipe.global_ is None else image.pixels
+    return Outcome(source, content, image.size, local, pixels)
