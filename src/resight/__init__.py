@@ -39,7 +39,7 @@ _HOMES = {
     "load_recipe": "resight.recipes",
     "read_image": "resight.images",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605 - the one list of what is public
+__all__ = sorted(_HOMES)  # the one list of what is public
 
 
 def __getattr__(name: str) -> object:

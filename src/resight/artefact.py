@@ -29,9 +29,7 @@ def artefact_fingerprint(kind: str, tensors: Mapping[str, NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def save_artefact(
-    path: str | Path, kind: str, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]
-) -> str:
+def save_artefact(path: str | Path, kind: str, tensors: Mapping[str, NDArray[Any]], meta: Mapping[str, Any]) -> str:
     """Write an artefact so that ``path`` holds, even after a crash, either what it held or all of the new.
 
     kind: what it is, such as ``"pca-whitening"``; ``load_artefact`` refuses any other.

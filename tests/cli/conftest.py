@@ -13,9 +13,7 @@ from resight.errors import CollectionError, QueryError
 from resight.recipes.recipe import AsmkStage, GlobalStage, LocalStage, Recipe
 from resight.search.ranking import Evidence, Ranking
 
-SIFT = Recipe(
-    name="rootsift-asmk", title="SIFT", source="-", filter="asmk", local=LocalStage(), asmk=AsmkStage()
-)
+SIFT = Recipe(name="rootsift-asmk", title="SIFT", source="-", filter="asmk", local=LocalStage(), asmk=AsmkStage())
 DEEP = Recipe.model_validate(
     {"name": "deep", "title": "Deep", "source": "-", "filter": "global", "global": GlobalStage(network="net")}
 )

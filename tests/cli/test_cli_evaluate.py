@@ -60,7 +60,7 @@ def test_evaluate_passes_everything_on(resight, evaluation):
             "--collection",
             "k",
         ),
-        *("--queries", "9", "--seed", "4", "--ap", "truncated", "--page", "p.html", "--workers", "3"),
+        *("--queries", "9", "--seed", "4", "--ap", "truncated", "--html", "p.html", "--workers", "3"),
     )
     labelled, recipe, options = evaluation["evaluate"]
     assert evaluation["sample"] == (("set", Path("set")), 9, 4) and labelled == ("sampled",)
@@ -86,9 +86,7 @@ def test_fit_prints_the_folder_it_wrote(resight, monkeypatch):
     module = ModuleType("resight.describe.fit")
     module.fit_recipe = fit_recipe
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    result = resight(
-        "fit", "deep", "photos", "--into", "out", "--weights", "w.npz", "--sample", "7", "--seed", "1"
-    )
+    result = resight("fit", "deep", "photos", "--into", "out", "--weights", "w.npz", "--sample", "7", "--seed", "1")
     assert result.stdout == "out\n"
     ((recipe, paths, options),) = calls
     assert (recipe, paths) == ("deep", ["photos"])

@@ -52,6 +52,16 @@ def test_a_log_gets_a_line_now_and_then(capsys, monkeypatch):
     assert lines[0] == "describing: 60 of 1,000, 2.0/s, about 0:07:50 left"
 
 
+def test_a_log_gets_no_line_that_tells_nothing(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Reporter() as reporter:
+        now[0] += 2 * LOG_EVERY
+        reporter.report("encoding", 0, 50)
+        reporter.report("encoding", 50, 50)
+    assert capsys.readouterr().err == ""
+
+
 def test_quiet_is_quiet(capsys, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])

@@ -160,9 +160,7 @@ def test_the_box_reaches_the_search_and_is_for_one_query(resight, fake):
     assert several.exit_code == 2 and "one query" in several.stderr
 
 
-@pytest.mark.parametrize(
-    "text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "3,0,2,9", "0,5,9,5", "-1,0,2,2", "0,0,nan,9"]
-)
+@pytest.mark.parametrize("text", ["", "1,2,3", "1,2,3,4,5", "a,b,c,d", "3,0,2,9", "0,5,9,5", "-1,0,2,2", "0,0,nan,9"])
 def test_bad_boxes_are_refused(text):
     with pytest.raises(QueryError, match="--box"):
         parse_box(text)

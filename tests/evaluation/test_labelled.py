@@ -17,9 +17,7 @@ Y = {"positives": [], "subset": "none"}
 
 def test_the_json_form(write_set):
     images = {"db/a.jpg": {"instance": "cup", "size": [3, 4], "tags": ["kept out"]}}
-    root = write_set(
-        FILES, protocol="p", images=images, database=DATABASE, queries={"q/x.jpg": X, "q/y.jpg": Y}
-    )
+    root = write_set(FILES, protocol="p", images=images, database=DATABASE, queries={"q/x.jpg": X, "q/y.jpg": Y})
     labelled = load_labelled(root)
     assert labelled == load_labelled(root / "gt.json")
     assert (labelled.name, labelled.protocol, labelled.root) == ("numbers", "p", root)
@@ -43,9 +41,7 @@ def test_a_query_of_the_database_leaves_itself_out(write_set):
 
 def test_the_revision_follows_the_file(write_set):
     before = load_labelled(write_set(FILES, database=DATABASE, queries={"q/x.jpg": X})).revision
-    after = load_labelled(
-        write_set(FILES, database=DATABASE, queries={"q/x.jpg": {**X, "junk": []}})
-    ).revision
+    after = load_labelled(write_set(FILES, database=DATABASE, queries={"q/x.jpg": {**X, "junk": []}})).revision
     assert len(before) == 64
     assert before != after
 
@@ -186,8 +182,7 @@ def test_no_such_folder(tmp_path):
 def made(tmp_path, n=20):
     database = tuple(f"db/{i}.jpg" for i in range(n))
     queries = tuple(
-        Query(f"q/{i}.jpg", frozenset({database[i]}), subset="even" if i % 2 == 0 else "odd")
-        for i in range(n)
+        Query(f"q/{i}.jpg", frozenset({database[i]}), subset="even" if i % 2 == 0 else "odd") for i in range(n)
     )
     return LabelledSet("made", tmp_path / "gt.json", tmp_path, database, queries)
 

@@ -115,10 +115,7 @@ def test_the_order_of_the_wrong_ones_does_not_matter(kind, data):
     wrong = data.draw(st.permutations([i for i in ids if i not in positives]))
     renamed = iter(wrong)
     shuffled = [i if i in positives else next(renamed) for i in ids]
-    scores = [
-        average_precision(positive_ranks(ranked, positives), len(positives), kind)
-        for ranked in (ids, shuffled)
-    ]
+    scores = [average_precision(positive_ranks(ranked, positives), len(positives), kind) for ranked in (ids, shuffled)]
     assert scores[0] == scores[1]
 
 
@@ -193,9 +190,7 @@ def test_first_rank_counts_from_one():
     assert first_rank(np.array([], np.int64)) is None
 
 
-@pytest.mark.parametrize(
-    ("ranks", "expected"), [([0, 1, 2], 4.0), ([0, 2, 3], 3.0), ([3, 4, 5], 1.0), ([2], 2.0)]
-)
+@pytest.mark.parametrize(("ranks", "expected"), [([0, 1, 2], 4.0), ([0, 2, 3], 3.0), ([3, 4, 5], 1.0), ([2], 2.0)])
 def test_ns_score_counts_the_query_as_found(ranks, expected):
     assert ns_score(np.array(ranks)) == expected
 

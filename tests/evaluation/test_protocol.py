@@ -32,9 +32,7 @@ def separate(write_set):
 @pytest.fixture
 def leave_one_out(write_set):
     """db/10 asked: itself, then 11, 3, 2, 1."""
-    return write_set(
-        DATABASE, database=list(DATABASE), queries={"db/10": {"positives": ["db/11"], "junk": ["db/3"]}}
-    )
+    return write_set(DATABASE, database=list(DATABASE), queries={"db/10": {"positives": ["db/11"], "junk": ["db/3"]}})
 
 
 def test_junk_and_unanswerable_queries(separate, recipe, number_collection):
@@ -82,9 +80,7 @@ def test_a_box_in_a_query_of_the_database_is_described(write_set, recipe, number
     assert report.costs.describe is not None
 
 
-@pytest.mark.parametrize(
-    ("ap", "expected"), [("rectangular", (1 / 2 + 2 / 3) / 2), ("truncated", (1 / 2 + 2 / 3) / 2)]
-)
+@pytest.mark.parametrize(("ap", "expected"), [("rectangular", (1 / 2 + 2 / 3) / 2), ("truncated", (1 / 2 + 2 / 3) / 2)])
 def test_the_kind_asked_for(separate, recipe, number_collection, ap, expected):
     report = evaluate(separate, recipe, ap=ap)
     assert report.figures.mean_average_precision == pytest.approx(expected)
@@ -105,9 +101,7 @@ def test_an_image_that_cannot_be_indexed_is_not_retrieved_and_reported(write_set
 
 
 def test_a_query_that_cannot_be_read_is_named(write_set, recipe, number_collection):
-    root = write_set(
-        {**DATABASE, "q/bad": "?"}, database=list(DATABASE), queries={"q/bad": {"positives": ["db/1"]}}
-    )
+    root = write_set({**DATABASE, "q/bad": "?"}, database=list(DATABASE), queries={"q/bad": {"positives": ["db/1"]}})
     with pytest.raises(QueryError, match="query q/bad of numbers: not a number"):
         evaluate(root, recipe)
 
@@ -138,9 +132,7 @@ def test_another_recipes_collection_is_refused(separate, recipe, other_recipe, n
         evaluate(separate, other_recipe, collection=tmp_path / "kept")
 
 
-def test_a_collection_of_other_images_is_refused_and_left_alone(
-    separate, recipe, number_collection, tmp_path
-):
+def test_a_collection_of_other_images_is_refused_and_left_alone(separate, recipe, number_collection, tmp_path):
     (tmp_path / "own").write_text("5")
     own = number_collection.create(tmp_path / "kept", recipe)
     own.add([tmp_path / "own"])
@@ -177,8 +169,7 @@ def test_the_report_carries_its_protocol(separate, recipe, number_collection):
 def test_ukbenchs_score(write_set, recipe, number_collection):
     files = {f"db/{g}{i}": 10 * g + i for g in range(3) for i in range(4)} | {"db/23": 9.0}
     queries = {
-        path: {"positives": [other for other in files if other[3] == path[3] and other != path]}
-        for path in files
+        path: {"positives": [other for other in files if other[3] == path[3] and other != path]} for path in files
     }
     report = evaluate(write_set(files, database=list(files), queries=queries), recipe)
     # by hand: 23 stands at 9, beside group 1, and finds none of 20, 21, 22 in its first three;

@@ -121,12 +121,7 @@ def test_it_needs_nothing_else_and_names_are_escaped(page):
     assert not reader.all("link")
     assert "<b>cup" not in page
     assert EVIL in reader.text
-    outside = [
-        a[k]
-        for _, a, _ in reader.elements
-        for k in ("src", "href")
-        if k in a and not a[k].startswith("data:")
-    ]
+    outside = [a[k] for _, a, _ in reader.elements for k in ("src", "href") if k in a and not a[k].startswith("data:")]
     assert outside == []
     assert reader.all("html")[0][0]["lang"] == "en"
     assert "http" not in re.sub(r'<meta http-equiv="Content-Security-Policy"', "", page)

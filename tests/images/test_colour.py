@@ -132,14 +132,10 @@ def test_lab_is_converted_by_its_definition():
     # CIE L*a*b* (D50) of mid grey, white and a saturated red, by the CIE 1976 formulas from sRGB.
     lab = [(53.585, 0, 0), (100, 0, 0), (54.29, 80.81, 69.89)]
     rgb = [(128, 128, 128), (255, 255, 255), (255, 0, 0)]
-    samples = np.array(
-        [[(round(v * 255 / 100), round(a) % 256, round(b) % 256) for v, a, b in lab]], np.uint8
-    )
+    samples = np.array([[(round(v * 255 / 100), round(a) % 256, round(b) % 256) for v, a, b in lab]], np.uint8)
     buffer = io.BytesIO()
     tifffile.imwrite(buffer, samples, photometric="cielab")
-    assert (
-        np.abs(decode(buffer.getvalue(), "a").pixels.astype(int) - [rgb]).max() <= 6
-    )  # a step of L is 2.5 levels
+    assert np.abs(decode(buffer.getvalue(), "a").pixels.astype(int) - [rgb]).max() <= 6  # a step of L is 2.5 levels
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "YCbCr", "HSV"])

@@ -309,9 +309,7 @@ def test_mutated_files_are_read_or_named(seed, edits, max_side):
 
 @settings(max_examples=100, deadline=None)
 @given(
-    st.sampled_from(
-        [b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"BM", b"RIFF\0\1\0\0WEBP"]
-    ),
+    st.sampled_from([b"", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"II*\0", b"GIF89a", b"BM", b"RIFF\0\1\0\0WEBP"]),
     st.binary(max_size=200),
 )
 @pytest.mark.filterwarnings("ignore")

@@ -34,9 +34,7 @@ def make(folder, *names):
 @pytest.fixture
 def tree(tmp_path):
     folder = tmp_path / "photos"
-    make(
-        folder, "b.JPG", "a/z.png", "a/y y.jpeg", "a/deep/x.tif", "c\n\N{SNOWMAN}.webp", "notes.txt", "noext"
-    )
+    make(folder, "b.JPG", "a/z.png", "a/y y.jpeg", "a/deep/x.tif", "c\n\N{SNOWMAN}.webp", "notes.txt", "noext")
     make(folder, ".hidden.jpg", ".cache/h.jpg", "a/.thumbs/h.jpg", "shard.zip")
     return folder
 
@@ -183,9 +181,7 @@ def test_a_list_may_name_members(tmp_path):
     write_zip(tmp_path / "box.zip", ["a.jpg"])
     (tmp_path / "list.txt").write_text("box.zip!/a.jpg\nbox.zip!/b.jpg\n")
     problems = []
-    assert found(f"@{tmp_path}/list.txt", on_problem=lambda *p: problems.append(p)) == [
-        f"{tmp_path}/box.zip!/a.jpg"
-    ]
+    assert found(f"@{tmp_path}/list.txt", on_problem=lambda *p: problems.append(p)) == [f"{tmp_path}/box.zip!/a.jpg"]
     assert problems == [(f"{tmp_path}/box.zip!/b.jpg", "the archive has no such member")]
 
 
@@ -213,9 +209,7 @@ def test_covers_tells_what_vanished(tree, tmp_path):
 
 FOLDERS = st.lists(st.sampled_from(["a", "b", ".h"]), max_size=2)
 FILES = st.tuples(FOLDERS, st.sampled_from(["a.jpg", "b.png", ".h.jpg", "t.txt"]))
-PATTERNS = st.lists(
-    st.sampled_from(["a", "*", "**", "?", ".*", "[!a]*", "*.jpg", "b.png"]), min_size=1, max_size=3
-)
+PATTERNS = st.lists(st.sampled_from(["a", "*", "**", "?", ".*", "[!a]*", "*.jpg", "b.png"]), min_size=1, max_size=3)
 
 
 @settings(max_examples=80, deadline=None)

@@ -54,9 +54,7 @@ def test_an_inner_layer(small):
         network.pretrained_cfg["std"]
     ).view(3, 1, 1)
     with torch.no_grad():
-        expected = network.layer2(
-            network.layer1(network.maxpool(network.act1(network.bn1(network.conv1(x)))))
-        )
+        expected = network.layer2(network.layer1(network.maxpool(network.act1(network.bn1(network.conv1(x))))))
     assert backbone.channels == 128
     torch.testing.assert_close(backbone(zero), expected, rtol=1e-3, atol=1e-4)
 

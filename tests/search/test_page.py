@@ -153,9 +153,7 @@ def test_the_outline_is_in_the_results_own_frame(write, photo):
 
 
 def test_the_query_box_is_drawn_in_the_querys_frame(write, photo):
-    page = write(
-        FakeCollection({1: photo}), result([0.9], [evidence(np.zeros((4, 2)))], box=(64, 32, 320, 160))
-    )
+    page = write(FakeCollection({1: photo}), result([0.9], [evidence(np.zeros((4, 2)))], box=(64, 32, 320, 160)))
     boxes = page.all("rect", class_="box")
     assert len(boxes) == 2  # on the query alone and beside the result
     for box in boxes:
@@ -170,9 +168,7 @@ def test_the_overlay_puts_query_points_on_result_points(write, photo):
     matrix = np.array(numbers, float).reshape(4, 4).T  # CSS writes columns
     start = (points + 0.5) * 480 / 640
     x, y, _, w = matrix @ np.column_stack([start, np.zeros(4), np.ones(4)]).T
-    np.testing.assert_allclose(
-        np.column_stack([x / w, y / w]), (project(points, H) + 0.5) * 480 / 1200, atol=1e-4
-    )
+    np.testing.assert_allclose(np.column_stack([x / w, y / w]), (project(points, H) + 0.5) * 480 / 1200, atol=1e-4)
 
 
 def test_many_lines_are_thinned_evenly(write, photo):
@@ -221,9 +217,7 @@ def test_nothing_found_is_said_plainly(write, photo):
 
 
 def test_similarities_are_not_called_probabilities(write, photo):
-    page = write(
-        FakeCollection({1: photo}), result([], [], ranking=ranking([0.75], [None], calibrated=False))
-    )
+    page = write(FakeCollection({1: photo}), result([], [], ranking=ranking([0.75], [None], calibrated=False)))
     assert "0.750" in page.text and "%" not in page.text
 
 

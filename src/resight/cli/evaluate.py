@@ -30,7 +30,7 @@ def evaluate(
     json: Json = False,
     page: Annotated[
         Path | None,
-        typer.Option("--page", metavar="OUT.html", help="Also write a page with the worst queries."),
+        typer.Option("--html", metavar="OUT.html", help="Also write a page with the worst queries."),
     ] = None,
     workers: Workers = None,
     quiet: Quiet = False,

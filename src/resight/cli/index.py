@@ -48,16 +48,15 @@ def index(
             with Reporter(quiet) as reporter:
                 report = collection.add(photos, workers=workers, progress=reporter)
         except KeyboardInterrupt as error:
-            output.note(
-                f"stopped. {len(collection):,} images are safe in {into}; the same command goes on from here"
-            )
+            output.note(f"stopped. {len(collection):,} images are safe in {into}; the same command goes on from here")
             raise typer.Exit(130) from error
     if json:
         output.line(output.as_json(asdict(report)))
     elif not quiet:
         _summary(report, into)
     if report.failed:
-        output.note(f"{report.failed:,} files could not be indexed: see `resight failures {into}`")
+        files = "1 file" if report.failed == 1 else f"{report.failed:,} files"
+        output.note(f"{files} could not be indexed: see `resight failures {into}`")
         if strict:
             raise typer.Exit(1)
 
@@ -97,12 +96,10 @@ def _summary(report: "AddReport", into: Path) -> None:
         "vanished": report.vanished,
         "failed": report.failed,
     }
-    width = max(len(f"{count:,}") for count in facts.values())
-    for name, count in facts.items():
-        output.line(f"{name:<10}{count:>{width},}")
+    told = ", ".join(f"{count:,} {name}" for name, count in facts.items() if count) or "no photos"
     described = report.added + report.changed
     rate = f", {described / report.seconds:.1f} images/s" if described and report.seconds else ""
-    output.line(f"in {clock(report.seconds)}{rate}: {into}")
+    output.line(f"{told} in {clock(report.seconds)}{rate}: {into}")
     if report.vanished:
         output.line(f"Vanished files are still found; `resight remove {into} --missing` forgets them.")
     if report.advice:
@@ -126,7 +123,7 @@ def remove(
     with Collection.open(collection, write=True) as opened:
         count = opened.remove([selector(text) for text in what or ()], missing=missing)
     if not quiet:
-        output.line(f"{count:,} images removed")
+        output.line("1 image removed" if count == 1 else f"{count:,} images removed")
     if not count and not missing:
         raise typer.Exit(1)
 
@@ -136,9 +133,7 @@ def selector(text: str) -> int | str:
     if not text.startswith("id:"):
         return os.path.abspath(text)  # noqa: PTH100 - like the collection, tidies `..` without following links
     if not text[3:].isdecimal():
-        raise QueryError(
-            f"{text}: an id is a whole number, as in id:7; write ./{text} for a file of that name"
-        )
+        raise QueryError(f"{text}: an id is a whole number, as in id:7; write ./{text} for a file of that name")
     return int(text[3:])
 
 

@@ -91,9 +91,7 @@ def export(
 
     form = form or out.suffix.lower().removeprefix(".")
     if form not in FORMATS:
-        raise QueryError(
-            f"{out}: {form or 'no suffix'} is not an export format; use one of {', '.join(FORMATS)}"
-        )
+        raise QueryError(f"{out}: {form or 'no suffix'} is not an export format; use one of {', '.join(FORMATS)}")
     with Collection.open(collection) as opened:
         count = opened.export(out, format=form)
     if not quiet:

@@ -1,11 +1,13 @@
 """The `resight` command. Every verb is a thin command over a function of the library.
 
-Exit codes: 0 done (search: something found), 1 nothing found or problems found, 2 an error, 130 interrupted.
+Exit codes: 0 done (search: something found), 1 nothing found or problems found, 2 an error, 3 a defect of resight,
+130 interrupted.
 """
 
 import os
 import signal
 import sys
+import traceback
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -79,4 +81,9 @@ def main() -> None:
     """The console entry point. File names that are not valid text pass through unchanged."""
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-    app(prog_name="resight")
+    try:
+        app(prog_name="resight")
+    except Exception:  # Python would exit with 1, which a script takes for "nothing found"
+        traceback.print_exc()
+        output.note("this is a defect of resight, not of your photos: please report it with the lines above")
+        sys.exit(3)

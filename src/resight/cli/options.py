@@ -21,9 +21,7 @@ Photos = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option(
-        "--recipe", envvar="RESIGHT_RECIPE", metavar="NAME|FILE|FOLDER", help="See `resight recipes`."
-    ),
+    typer.Option("--recipe", envvar="RESIGHT_RECIPE", metavar="NAME|FILE|FOLDER", help="See `resight recipes`."),
 ]
 Weights = Annotated[
     Path | None,
@@ -36,13 +34,9 @@ Weights = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(
-        "--workers", envvar="RESIGHT_WORKERS", min=1, metavar="N", help="Processes; by default one a core."
-    ),
+    typer.Option("--workers", envvar="RESIGHT_WORKERS", min=1, metavar="N", help="Processes; by default one a core."),
 ]
-Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", envvar="RESIGHT_QUIET", help="No progress and no remarks.")
-]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", envvar="RESIGHT_QUIET", help="No progress and no remarks.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object.")]
 
 DEFAULT_RECIPE = "rootsift-asmk"
@@ -59,9 +53,7 @@ def chosen_recipe(name: str | None, weights: Path | None) -> "Recipe":
     if weights is None:
         return recipe
     if recipe.global_ is None:
-        raise RecipeError(
-            f"recipe {recipe.name} has no network: leave --weights out, or choose another --recipe"
-        )
+        raise RecipeError(f"recipe {recipe.name} has no network: leave --weights out, or choose another --recipe")
     if not weights.is_file():
         raise RecipeError(f"there is no weights file {weights}; check --weights (or RESIGHT_WEIGHTS)")
     stage = recipe.global_.model_copy(update={"weights": str(weights.absolute())})

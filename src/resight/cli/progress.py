@@ -58,7 +58,7 @@ class Reporter:
         now = time.monotonic()
         if phase != self._phase:
             self._phase, self._began = phase, now
-        if now - self._logged < LOG_EVERY:
+        if now - self._logged < LOG_EVERY or not done or done == total:
             return
         self._logged = now
         rate = done / max(now - self._began, 1e-9)

@@ -68,7 +68,7 @@ def answers(
             picture = _picture(collection, query) if pictures else None
             yield QueryResult(text, picture, box, ranking, timing)
         except (ImageError, QueryError) as error:
-            yield results.Unanswered(text, str(error))
+            yield results.Unanswered(text, str(error).removeprefix(f"{text}: "))
 
 
 def without(ranking: "Ranking", image_id: int) -> "Ranking":

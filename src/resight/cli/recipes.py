@@ -32,13 +32,9 @@ def show(name: Annotated[str, typer.Argument(help="One of `resight recipes`.")])
 def fit(
     recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name, TOML file or folder of the recipe.")],
     photos: Photos,
-    into: Annotated[
-        Path, typer.Option("--into", metavar="FOLDER", help="Where the fitted recipe is written.")
-    ],
+    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where the fitted recipe is written.")],
     weights: Weights = None,
-    sample: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Learn from at most N of the photos.")
-    ] = 5000,
+    sample: Annotated[int, typer.Option(min=1, metavar="N", help="Learn from at most N of the photos.")] = 5000,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
     quiet: Quiet = False,
 ) -> None:

@@ -75,9 +75,7 @@ def paths(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
 
 def csv(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> None:
     """One row a result; box columns in the result's pixels, empty where there is no evidence."""
-    output.csv_rows(
-        chain([("query", *FACTS, "x1", "y1", "x2", "y2")], _rows(collection, outcomes, everything))
-    )
+    output.csv_rows(chain([("query", *FACTS, "x1", "y1", "x2", "y2")], _rows(collection, outcomes, everything)))
 
 
 def _rows(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> Iterator[list[Any]]:

@@ -30,19 +30,13 @@ def search(
     ] = None,
     top: Annotated[
         int,
-        typer.Option(
-            "--top", "-k", envvar="RESIGHT_TOP", min=1, metavar="K", help="At most K results a query."
-        ),
+        typer.Option("--top", "-k", envvar="RESIGHT_TOP", min=1, metavar="K", help="At most K results a query."),
     ] = 50,
-    everything: Annotated[
-        bool, typer.Option("--all", help="Also show what is not accepted as a match.")
-    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Also show what is not accepted as a match.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object with all the evidence.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV with a heading.")] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Only the paths found, one a line.")] = False,
-    null: Annotated[
-        bool, typer.Option("--null", "-0", help="With --paths: end each with a zero byte.")
-    ] = False,
+    null: Annotated[bool, typer.Option("--null", "-0", help="With --paths: end each with a zero byte.")] = False,
     page: Annotated[
         Path | None,
         typer.Option("--html", metavar="OUT.html", help="Also write a page to look at, in one file."),
@@ -62,9 +56,7 @@ def search(
     if part is not None:
         texts = list(texts)
         if len(texts) != 1:
-            raise QueryError(
-                f"--box is a part of one query, and there are {len(texts)}: give one query at a time"
-            )
+            raise QueryError(f"--box is a part of one query, and there are {len(texts)}: give one query at a time")
 
     kept: list[QueryResult] = []
     found = failed = False

@@ -37,7 +37,8 @@ def fit_recipe(
 ) -> Path:
     """Learn from photos what a recipe learns, and write a fitted recipe: a folder with recipe.toml and artefacts.
 
-    A network recipe learns its PCA-whitening, a recipe with visual words its codebook. At most `sample` photos,
+    A network recipe learns its PCA-whitening (its codebook, if it has one, is learned from each
+    collection); a recipe without a network learns its codebook. At most `sample` photos,
     drawn with `seed`, are read; unreadable ones are passed over. progress: called with phase, done, total.
     Returns `into`. Raises RecipeError if the photos are too few, the recipe learns nothing, or `into` is not empty.
     """
@@ -54,7 +55,7 @@ def fit_recipe(
     update: dict[str, GlobalStage | CodebookStage] = {}
     if base.global_ is not None:
         update["global_"] = _fit_global(base.global_, base, photos, weights, into, fitted_on, progress)
-    if base.codebook is not None:
+    elif base.codebook is not None:
         update["codebook"] = _fit_codebook(base.codebook, base, photos, into, fitted_on, progress)
     table = base.model_copy(update=update).model_dump(by_alias=True, exclude_none=True)
     (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
@@ -126,9 +127,9 @@ def _fit_codebook(
         raise RecipeError(f"recipe {recipe.name} has a codebook but no local features")
     rng = np.random.default_rng(stage.seed)
     share = max(1, _DESCRIPTORS // len(photos))
-    parts = []
+    parts: list[NDArray[np.uint8]] = []
     for image in _read(photos, recipe.image.max_side, "learning the codebook", progress):
-        descriptors = local_features(image, recipe.local).descriptors
+        descriptors = np.asarray(local_features(image, recipe.local).descriptors, np.uint8)
         parts.append(descriptors[np.sort(rng.permutation(len(descriptors))[:share])])
     sample = np.concatenate(parts) if parts else np.empty((0, 1), np.uint8)
     words = stage.words or choose_words(len(sample))

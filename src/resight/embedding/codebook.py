@@ -83,9 +83,7 @@ class Codebook:
         parts = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))[:-1])
         shares = _apportion(np.array([len(part) for part in parts]), words)
         leaves = [
-            _kmeans(descriptors[part], int(share), seed)
-            for part, share in zip(parts, shares, strict=True)
-            if share
+            _kmeans(descriptors[part], int(share), seed) for part, share in zip(parts, shares, strict=True) if share
         ]
         return cls(coarse, np.concatenate(leaves), fitted_on)
 
@@ -110,7 +108,7 @@ class Codebook:
 def _kmeans(x: NDArray[np.uint8] | NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
     points = np.ascontiguousarray(x, np.float32)
     if k == 1:
-        return points.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+        return np.asarray(points.mean(axis=0, keepdims=True, dtype=np.float64), np.float32)
     if k >= len(points):
         return points
     clustering = faiss.Kmeans(
@@ -138,7 +136,7 @@ def _nearest(x: NDArray[np.uint8] | NDArray[np.float32], centroids: NDArray[np.f
 def _apportion(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Split `total` seats by largest remainder, none above its count; sums to min(total, counts.sum())."""
     quota = counts * (total / counts.sum())
-    seats = np.minimum(np.floor(quota).astype(np.int64), counts)
+    seats: NDArray[np.int64] = np.minimum(np.floor(quota).astype(np.int64), counts)
     while (left := total - int(seats.sum())) > 0:
         remainder = np.where(seats < counts, quota - seats, -np.inf)
         best = np.argsort(-remainder, kind="stable")[: min(left, int(np.count_nonzero(seats < counts)))]

@@ -22,9 +22,7 @@ def judge(query: Query, ranking: Ranking, ids: Mapping[str, int]) -> Outcome:
     return Outcome(ranks, len(query.positives), int(np.count_nonzero(accepted)))
 
 
-def row(
-    query: Query, outcome: Outcome, ranking: Ranking, names: Mapping[int, str], *, kind: str, top: int
-) -> Row:
+def row(query: Query, outcome: Outcome, ranking: Ranking, names: Mapping[int, str], *, kind: str, top: int) -> Row:
     """The query's row in the report, with the first ``top`` of its ranking, junk included, itself left out.
 
     names: image id → path. kind: of average precision.
@@ -42,9 +40,7 @@ def row(
         subset=query.subset,
         positives=outcome.positives,
         retrieved=len(outcome.ranks),
-        average_precision=average_precision(outcome.ranks, outcome.positives, kind)
-        if outcome.positives
-        else None,
+        average_precision=average_precision(outcome.ranks, outcome.positives, kind) if outcome.positives else None,
         first_positive=first_rank(outcome.ranks),
         accepted=outcome.accepted,
         accepted_right=outcome.right,

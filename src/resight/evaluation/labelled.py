@@ -159,9 +159,7 @@ def _check(query: Query, database: frozenset[str], where: str) -> None:
         raise GroundTruthError(f"{where}: {min(both)} is both positive and junk: it can be only one")
     for kind, paths in (("positive", query.positives), ("junk", query.junk)):
         if strangers := paths - database:
-            raise GroundTruthError(
-                f"{where}: {kind} {min(strangers)} is not in the database: add it, or drop it there"
-            )
+            raise GroundTruthError(f"{where}: {kind} {min(strangers)} is not in the database: add it, or drop it there")
 
 
 def _selection(labelled: LabelledSet, text: str) -> str:

@@ -41,9 +41,7 @@ def load_labelled(path: str | Path) -> LabelledSet:
         return _from_json(Path(os.path.normpath(file)))
     if given.is_dir():
         return _from_folders(Path(os.path.normpath(given)))
-    raise GroundTruthError(
-        f"{path}: no such folder; name one with a gt.json, or with a sub-folder for each object"
-    )
+    raise GroundTruthError(f"{path}: no such folder; name one with a gt.json, or with a sub-folder for each object")
 
 
 class _ImageEntry(BaseModel):
@@ -195,6 +193,4 @@ def _upright_size(labelled: LabelledSet, path: str) -> tuple[int, int]:
     try:
         return read_image(labelled.locate(path), max_side=64).size
     except ImageError as error:
-        raise GroundTruthError(
-            f"{labelled.file}: query {path} has a box but cannot be read: {error.reason}"
-        ) from error
+        raise GroundTruthError(f"{labelled.file}: query {path} has a box but cannot be read: {error.reason}") from error

@@ -25,9 +25,7 @@ def costs(
     bytes_on_disk: int,
 ) -> Costs:
     """The costs of a run. stored: of each timing, whether its query was taken from the store."""
-    described = [
-        timing.describe for timing, from_store in zip(timings, stored, strict=True) if not from_store
-    ]
+    described = [timing.describe for timing, from_store in zip(timings, stored, strict=True) if not from_store]
     own, worker = _peak_memory()
     return Costs(
         index_seconds=index_seconds,
@@ -56,9 +54,7 @@ def _peak_memory() -> tuple[int | None, int | None]:
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024
-    own, children = (
-        resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
+    own, children = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return own * unit, children * unit
 
 
@@ -68,7 +64,5 @@ def versions() -> dict[str, str]:
         own = version("resight")
     except PackageNotFoundError:
         own = "not installed, run from its source"
-    libraries = {
-        name: sys.modules[module].__version__ for name, module in _DECIDING.items() if module in sys.modules
-    }
+    libraries = {name: sys.modules[module].__version__ for name, module in _DECIDING.items() if module in sys.modules}
     return {"resight": own, **libraries, "python": platform.python_version()}

@@ -46,9 +46,7 @@ def average_precision(ranks: NDArray[np.int64], positives: int, kind: str = "tra
     Raises ResightError for a kind that does not exist, ValueError where there is no positive to find.
     """
     if kind not in AVERAGE_PRECISIONS:
-        raise ResightError(
-            f"no average precision is called {kind!r}; choose one of {', '.join(AVERAGE_PRECISIONS)}"
-        )
+        raise ResightError(f"no average precision is called {kind!r}; choose one of {', '.join(AVERAGE_PRECISIONS)}")
     _check(ranks, positives)
     return AVERAGE_PRECISIONS[kind](ranks, positives)
 

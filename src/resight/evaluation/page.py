@@ -41,9 +41,7 @@ def write_page(report: Report, path: str | Path, worst: int = 12, best: int = 6)
         with path.open("w", encoding="utf-8", errors="replace") as file:
             file.writelines(_page(report, worst, best))
     except OSError as error:
-        raise ResightError(
-            f"cannot write {path}: {error.strerror}; name a file in a writable folder"
-        ) from error
+        raise ResightError(f"cannot write {path}: {error.strerror}; name a file in a writable folder") from error
 
 
 def _page(report: Report, worst: int, best: int) -> Iterator[str]:
@@ -75,16 +73,10 @@ def _page(report: Report, worst: int, best: int) -> Iterator[str]:
 def _chosen(report: Report, worst: int, best: int) -> Iterator[tuple[str, Sequence[Row]]]:
     """Headings with their rows, none of them empty and no row twice. Ties keep the order of the queries."""
     scored = sorted(
-        (
-            (row.average_precision, place)
-            for place, row in enumerate(report.rows)
-            if row.average_precision is not None
-        )
+        ((row.average_precision, place) for place, row in enumerate(report.rows) if row.average_precision is not None)
     )
     low = [place for ap, place in scored if ap < 1][:worst]
-    high = [place for _, place in sorted(scored, key=lambda pair: (-pair[0], pair[1])) if place not in low][
-        :best
-    ]
+    high = [place for _, place in sorted(scored, key=lambda pair: (-pair[0], pair[1])) if place not in low][:best]
     fooled = [row for row in report.rows if not row.positives and row.accepted]
     if low:
         yield "Lowest average precision", [report.rows[place] for place in low]
@@ -111,19 +103,13 @@ def _facts(row: Row) -> str:
     if row.average_precision is None:
         facts = ["no positive in the database"]
     else:
-        first = (
-            "no match was retrieved"
-            if row.first_positive is None
-            else f"first match at rank {row.first_positive}"
-        )
+        first = "no match was retrieved" if row.first_positive is None else f"first match at rank {row.first_positive}"
         facts = [
             f"AP {100 * row.average_precision:.1f}",
             first,
             f"{row.retrieved} of {row.positives} positives ranked",
         ]
-    facts.append(
-        f"{row.accepted} accepted, {row.accepted_right} of them right" if row.accepted else "none accepted"
-    )
+    facts.append(f"{row.accepted} accepted, {row.accepted_right} of them right" if row.accepted else "none accepted")
     if row.subset is not None:
         facts.append(f"subset {_text(row.subset)}")
     return " · ".join(facts)
@@ -181,9 +167,7 @@ def _table(table: Table, label: str) -> str:
 
 
 def _list(pairs: Table) -> str:
-    return (
-        f"<dl>\n{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in pairs)}\n</dl>\n"
-    )
+    return f"<dl>\n{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in pairs)}\n</dl>\n"
 
 
 def _text(value: str) -> str:

@@ -82,9 +82,7 @@ def evaluate(
             protocol=_protocol(labelled, index, ap, sum(stored)),
             figures=figures(outcomes, ap, in_fours=labelled.in_fours),
             subsets=_subsets(labelled, outcomes, ap),
-            costs=costs(
-                index_seconds, added.added + added.changed, timings, stored, index.info().bytes_on_disk
-            ),
+            costs=costs(index_seconds, added.added + added.changed, timings, stored, index.info().bytes_on_disk),
             not_indexed={
                 path: reasons.get(str(labelled.locate(path)), "not indexed")
                 for path in labelled.database
@@ -145,9 +143,7 @@ def _is_stored(query: Query, ids: Mapping[str, int]) -> bool:
     return query.box is None and query.path in ids
 
 
-def _ask(
-    index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]
-) -> "tuple[Ranking, Timing]":
+def _ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]) -> "tuple[Ranking, Timing]":
     asked = ids[query.path] if _is_stored(query, ids) else labelled.locate(query.path)
     try:
         return index.search_timed(asked, box=query.box)

@@ -80,9 +80,7 @@ def cost_lines(costs: Costs) -> Table:
     """Name and value of what the run took."""
     per_image = costs.milliseconds_per_image
     indexing = f"{costs.index_seconds:.1f} s" + (
-        f" for {costs.indexed_now} images, {per_image:.0f} ms each"
-        if per_image is not None
-        else ", all indexed before"
+        f" for {costs.indexed_now} images, {per_image:.0f} ms each" if per_image is not None else ", all indexed before"
     )
     stages = (
         ("describe", costs.describe),

@@ -13,9 +13,7 @@ def l2_normalise(x: ArrayLike) -> NDArray[np.float64]:
     return vectors / np.where(norm > 0, norm, 1.0)
 
 
-def combine_scales(
-    vectors: ArrayLike, pooling: Literal["mean", "gem"] = "mean", p: float = 3.0
-) -> NDArray[np.float64]:
+def combine_scales(vectors: ArrayLike, pooling: Literal["mean", "gem"] = "mean", p: float = 3.0) -> NDArray[np.float64]:
     """Scales ℓ2-normalised, averaged, and ℓ2-normalised again.
 
     vectors: S×…×D, the S scales first.

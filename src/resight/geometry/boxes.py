@@ -13,13 +13,9 @@ def check_box(box: Box, size: tuple[int, int], name: str) -> Box:
     x1, y1, x2, y2 = (float(v) for v in box)
     width, height = size
     if not all(math.isfinite(v) for v in (x1, y1, x2, y2)) or x2 - x1 < 1 or y2 - y1 < 1:
-        raise QueryError(
-            f"{name}: the box {box} is empty; give x1,y1,x2,y2 in pixels with x1 < x2 and y1 < y2"
-        )
+        raise QueryError(f"{name}: the box {box} is empty; give x1,y1,x2,y2 in pixels with x1 < x2 and y1 < y2")
     if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
-        raise QueryError(
-            f"{name}: the box {box} leaves the image, which is {width}×{height} pixels when upright"
-        )
+        raise QueryError(f"{name}: the box {box} leaves the image, which is {width}×{height} pixels when upright")
     return x1, y1, x2, y2
 
 

@@ -127,9 +127,7 @@ class _Zip:
             raise ImageError("the archive has no such member") from None
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
-        encrypted = (
-            "the member is encrypted; unpack the archive with its password" if info.flag_bits & 1 else ""
-        )
+        encrypted = "the member is encrypted; unpack the archive with its password" if info.flag_bits & 1 else ""
         return Member(info.filename, info.file_size, encrypted)
 
     def read(self, name: str) -> bytes:

@@ -35,6 +35,5 @@ class Limits:
             raise ImageError("the file is empty")
         if length > self.bytes:
             raise ImageError(
-                f"{length:,} bytes are more than the limit of {self.bytes:,}; "
-                "save it smaller or raise the byte limit"
+                f"{length:,} bytes are more than the limit of {self.bytes:,}; save it smaller or raise the byte limit"
             )

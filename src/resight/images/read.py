@@ -136,8 +136,7 @@ def read_image(
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or (value.ndim != 2 and (value.ndim != 3 or value.shape[2] not in (3, 4))):
             raise ImageError(
-                f"an array of {value.shape} {value.dtype} is no picture; "
-                "give uint8 of H×W, H×W×3 (RGB) or H×W×4 (RGBA)"
+                f"an array of {value.shape} {value.dtype} is no picture; give uint8 of H×W, H×W×3 (RGB) or H×W×4 (RGBA)"
             )
         limits.check_pixels(value.shape[1], value.shape[0])
         return _upright(PIL.Image.fromarray(value), "<array>", max_side)
@@ -183,9 +182,7 @@ def _open_heif(data: bytes) -> ImageFile:
         from pillow_heif import HeifImageFile
     except ImportError:
         raise ImageError("HEIC needs a decoder; run: pip install 'resight[heif]'") from None
-    image: ImageFile = HeifImageFile(
-        io.BytesIO(data)
-    )  # turns the pixels itself and resets the EXIF orientation
+    image: ImageFile = HeifImageFile(io.BytesIO(data))  # turns the pixels itself and resets the EXIF orientation
     return image
 
 
@@ -270,6 +267,4 @@ def _reason(error: BaseException) -> str:
         return "not enough memory to decode it"
     if isinstance(error, PIL.Image.DecompressionBombError):
         return f"too many pixels; save it smaller: {error}"
-    return (
-        f"damaged or truncated: {error}" if str(error) else f"damaged or truncated ({type(error).__name__})"
-    )
+    return f"damaged or truncated: {error}" if str(error) else f"damaged or truncated ({type(error).__name__})"

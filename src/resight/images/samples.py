@@ -50,14 +50,10 @@ def _eight_bits(image: PIL.Image.Image) -> NDArray[np.uint8]:
     samples = np.asarray(image)
     if image.mode == "F":
         if not (samples.min() >= 0 and samples.max() <= 1):  # also where a sample is NaN
-            raise ImageError(
-                "floating-point samples outside 0…1 have no defined white; save it as 8 or 16 bit"
-            )
+            raise ImageError("floating-point samples outside 0…1 have no defined white; save it as 8 or 16 bit")
         return np.rint(samples * np.float32(255)).astype(np.uint8)
     if image.mode == "I" and not (samples.min() >= 0 and samples.max() <= 65535):
-        raise ImageError(
-            "32-bit integer samples outside 0…65535 have no defined white; save it as 8 or 16 bit"
-        )
+        raise ImageError("32-bit integer samples outside 0…65535 have no defined white; save it as 8 or 16 bit")
     white = 4095 if _tiff_tag(image, 258) == 12 else 65535
     # In int32 this neither overflows nor costs the 8 bytes a pixel of NumPy's default promotion.
     grey = ((samples.astype(np.int32) * 255 + white // 2) // white).astype(np.uint8)

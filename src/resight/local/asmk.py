@@ -34,9 +34,7 @@ def encode(descriptors: NDArray[np.float32], codebook: Codebook, assignments: in
     return encode_assigned(descriptors, words, codebook)
 
 
-def encode_assigned(
-    descriptors: NDArray[np.float32], words: NDArray[np.int64], codebook: Codebook
-) -> Encoding:
+def encode_assigned(descriptors: NDArray[np.float32], words: NDArray[np.int64], codebook: Codebook) -> Encoding:
     """The encoding of descriptors whose N×k words (−1 for none) are already known."""
     row, column = np.nonzero(words >= 0)
     word = words[row, column]

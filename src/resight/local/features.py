@@ -26,9 +26,7 @@ class LocalFeatures:
     def __post_init__(self) -> None:
         n = len(self.xy)
         if self.xy.shape != (n, 2) or self.descriptors.ndim != 2:
-            raise ValueError(
-                f"xy must be N×2 and descriptors N×D, not {self.xy.shape}, {self.descriptors.shape}"
-            )
+            raise ValueError(f"xy must be N×2 and descriptors N×D, not {self.xy.shape}, {self.descriptors.shape}")
         for name in ("size", "angle", "score"):
             if getattr(self, name).shape != (n,):
                 raise ValueError(f"{name} must have {n} entries, not shape {getattr(self, name).shape}")

@@ -20,17 +20,14 @@ def root(sift: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.asarray(np.minimum(np.round(unit * UNIT), 255), np.uint8)
 
 
-def rootsift(
-    image: Image, *, max_features: int, contrast_threshold: float, edge_threshold: float
-) -> LocalFeatures:
+def rootsift(image: Image, *, max_features: int, contrast_threshold: float, edge_threshold: float) -> LocalFeatures:
     """The strongest `max_features` RootSIFT features of an image, at the size its pixels have.
 
-    contrast_threshold, edge_threshold: as in Lowe's paper, in OpenCV's units. Ties in strength keep the detector's order.
+    contrast_threshold, edge_threshold: as in Lowe's paper, in OpenCV's units. Ties in strength keep the detector's
+    order.
     """
     grey = cv2.cvtColor(np.ascontiguousarray(image.pixels), cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(
-        nfeatures=max_features, contrastThreshold=contrast_threshold, edgeThreshold=edge_threshold
-    )
+    sift = cv2.SIFT.create(nfeatures=max_features, contrastThreshold=contrast_threshold, edgeThreshold=edge_threshold)
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     if not keypoints:
         none = np.empty(0, np.float32)

@@ -64,9 +64,7 @@ def _patch_agrees(
     mapped = np.einsum("nij,nj->ni", jacobian, direction)
     turn = _turned(np.arctan2(mapped[:, 1], mapped[:, 0]) - result.angle[j])
     stretch = 0.5 * np.log2(np.maximum(area, 1e-12)) + np.log2(query.size[i] / result.size[j])
-    agrees: NDArray[np.bool_] = (
-        (area > 0) & (np.abs(turn) < _TURN_TOLERANCE) & (np.abs(stretch) < _OCTAVE_TOLERANCE)
-    )
+    agrees: NDArray[np.bool_] = (area > 0) & (np.abs(turn) < _TURN_TOLERANCE) & (np.abs(stretch) < _OCTAVE_TOLERANCE)
     return agrees
 
 

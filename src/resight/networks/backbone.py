@@ -24,9 +24,7 @@ class Backbone:
     batchnorm_eps: ε set in every batch normalisation, or None for the architecture's own.
     """
 
-    def __init__(
-        self, network: Any, name: str, layer: str, weights_sha256: str, batchnorm_eps: float | None
-    ) -> None:
+    def __init__(self, network: Any, name: str, layer: str, weights_sha256: str, batchnorm_eps: float | None) -> None:
         self.name = name
         self.layer = layer
         self.weights_sha256 = weights_sha256

@@ -73,9 +73,7 @@ class PcaWhitening:
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or self.projection.ndim != 2 or self.projection.shape[1] != len(self.mean):
-            raise ValueError(
-                f"mean must be (D,) and projection K×D, not {self.mean.shape}, {self.projection.shape}"
-            )
+            raise ValueError(f"mean must be (D,) and projection K×D, not {self.mean.shape}, {self.projection.shape}")
 
     @classmethod
     def fit(

@@ -132,9 +132,7 @@ class Recipe(_Stage):
         if needs_words and (self.local is None or self.codebook is None):
             raise ValueError("[asmk] and [verify] need the tables [local] and [codebook]")
         if (self.verify is None) != (self.calibration is None):
-            raise ValueError(
-                "[verify] and [calibration] go together: a verified score is a calibrated probability"
-            )
+            raise ValueError("[verify] and [calibration] go together: a verified score is a calibrated probability")
         return self
 
     @property
@@ -153,9 +151,7 @@ def recipe_names() -> tuple[str, ...]:
 def recipe_text(name: str) -> str:
     """The commented TOML of a recipe that comes with resight; RecipeError for an unknown name."""
     if name not in recipe_names():
-        raise RecipeError(
-            f"no recipe {name!r}; there are {', '.join(recipe_names())}, or give a .toml file or folder"
-        )
+        raise RecipeError(f"no recipe {name!r}; there are {', '.join(recipe_names())}, or give a .toml file or folder")
     return (resources.files(__package__) / f"{name}.toml").read_text(encoding="utf-8")
 
 
@@ -186,12 +182,7 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
     for stage, keys in (("global", ("weights", "whitening")), ("codebook", ("path",))):
         entries = table.get(stage)
         for key in keys:
-            if (
-                folder is not None
-                and isinstance(entries, dict)
-                and isinstance(entries.get(key), str)
-                and entries[key]
-            ):
+            if folder is not None and isinstance(entries, dict) and isinstance(entries.get(key), str) and entries[key]:
                 entries[key] = str((folder / entries[key]).absolute())
     try:
         return Recipe.model_validate(table)

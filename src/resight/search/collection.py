@@ -5,12 +5,15 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from resight.describe.describer import Describer
 from resight.errors import CollectionError, QueryError
@@ -23,7 +26,7 @@ from resight.store import indexing
 from resight.store.catalogue import FILE, Entry, Failure
 from resight.store.check import problems
 from resight.store.indexing import AddReport, Progress
-from resight.store.store import Store
+from resight.store.store import Store, writing
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -140,7 +143,8 @@ class Collection:
             ids |= {row[0] for row in self._store.catalogue.rows("SELECT id FROM images WHERE missing = 1")}
         for selector in selectors:
             ids |= self._selected(selector)
-        self._store.remove(sorted(ids))
+        with writing(self._store.folder):
+            self._store.remove(sorted(ids))
         self._searcher = None
         return len(ids)
 
@@ -171,12 +175,10 @@ class Collection:
             self._searcher = Searcher(self._store)
         searcher = self._searcher
         began = time.perf_counter()
-        if isinstance(query, int):
+        if isinstance(query, int | np.integer):
             position = int(searcher.snapshot.positions(np.array([query]))[0])
             if position < 0:
-                raise QueryError(
-                    f"id:{query}: there is no image with this id; `resight export` lists the ids"
-                )
+                raise QueryError(f"id:{query}: there is no image with this id; `resight export` lists the ids")
             if box is None:
                 description = searcher.stored(position)
                 return searcher.rank(description, None, top, time.perf_counter() - began)
@@ -190,7 +192,7 @@ class Collection:
 
     def entry(self, image_id: int) -> Entry:
         """An image by its id; QueryError for an unknown one."""
-        rows = self._store.catalogue.rows(f"{_ENTRY} WHERE id = ?", (image_id,))
+        rows = self._store.catalogue.rows(f"{_ENTRY} WHERE id = ?", (int(image_id),))
         if not rows:
             raise QueryError(f"id:{image_id}: there is no image with this id; `resight export` lists the ids")
         return _entry(rows[0])
@@ -202,13 +204,14 @@ class Collection:
 
     def entries(self, *, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
         """Images by ascending id, from the first above `after`, at most `limit`."""
-        page = (after, -1 if limit is None else limit)
-        rows = self._store.catalogue.each(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", page)
-        return map(_entry, rows)
+        rows = self._store.catalogue.each(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", after)
+        return map(_entry, islice(rows, limit))
 
     def failures(self) -> Iterator[Failure]:
         """Files that could not be indexed, by name."""
-        rows = self._store.catalogue.each("SELECT origin, reason FROM failures ORDER BY origin")
+        rows = self._store.catalogue.each(
+            "SELECT origin, reason FROM failures WHERE origin > ? ORDER BY origin LIMIT ?", ""
+        )
         return (Failure(origin, reason) for origin, reason in rows)
 
     def info(self) -> Info:
@@ -218,7 +221,7 @@ class Collection:
             "missing": "SELECT count(*) FROM images WHERE missing = 1",
             "failures": "SELECT count(*) FROM failures",
         }
-        on_disk = sum(f.stat().st_size for f in store.folder.rglob("*") if f.is_file())
+        on_disk = _bytes_under(store.folder)
         return Info(
             path=os.path.abspath(store.folder),  # noqa: PTH100 - links are the user's, and stay
             recipe=self.recipe.name,
@@ -237,50 +240,65 @@ class Collection:
         return problems(self._store, progress or (lambda _: None))
 
     def export(self, target: str | Path, *, format: str) -> int:
-        """Write the catalogue (csv, json) or the global descriptors with ids and origins (npz); how many images."""
+        """Write the catalogue (csv, json) or ids, paths and global descriptors (npz, safetensors); how many images.
+
+        safetensors holds the tensors ids and vectors, and the paths as a JSON list in its metadata.
+        Raises CollectionError for another format, vectors that the recipe does not make, or a file it cannot write.
+        """
         target = Path(target)
-        entries = list(self.entries())
-        table = [{"id": e.id, "path": e.origin, "width": e.size[0], "height": e.size[1]} for e in entries]
-        if format == "csv":
-            with target.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-                writer = csv.DictWriter(file, ["id", "path", "width", "height"])
-                writer.writeheader()
-                writer.writerows(table)
-        elif format == "json":
-            target.write_text(json.dumps(table, indent=1), encoding="utf-8")
-        elif format == "npz":
-            if self.recipe.global_ is None:
-                raise CollectionError(
-                    f"recipe {self.recipe.name} has no global descriptors to export; use csv or json"
-                )
-            searcher = Searcher(self._store)
-            vectors = [searcher.stored(p).global_descriptor for p in range(len(searcher.snapshot))]
-            np.savez(target, ids=searcher.snapshot.ids, paths=[e.origin for e in entries], vectors=vectors)
-        else:
-            raise CollectionError(f"cannot export as {format!r}: choose csv, json or npz")
+        if format not in ("csv", "json", "npz", "safetensors"):
+            raise CollectionError(f"cannot export as {format!r}: choose csv, json, npz or safetensors")
+        try:
+            if format in ("npz", "safetensors"):
+                return self._export_vectors(target, format)
+            entries = list(self.entries())
+            table = [{"id": e.id, "path": e.origin, "width": e.size[0], "height": e.size[1]} for e in entries]
+            if format == "json":
+                target.write_text(json.dumps(table, indent=1), encoding="utf-8")
+            else:
+                with target.open("w", newline="", encoding="utf-8") as file:
+                    writer = csv.DictWriter(file, ["id", "path", "width", "height"])
+                    writer.writeheader()
+                    writer.writerows(table)
+        except OSError as error:
+            raise CollectionError(f"{target}: cannot be written: {error.strerror or error}") from error
         return len(entries)
+
+    def _export_vectors(self, target: Path, format: str) -> int:
+        if self.recipe.global_ is None:
+            raise CollectionError(f"recipe {self.recipe.name} has no global descriptors to export; use csv or json")
+        origins = {entry.id: entry.origin for entry in self.entries()}
+        searcher = Searcher(self._store)
+        stored = {
+            int(i): vector
+            for p, i in enumerate(searcher.snapshot.ids)
+            if int(i) in origins and (vector := searcher.stored(p).global_descriptor) is not None
+        }
+        ids, paths = np.array(list(stored), np.int64), [origins[i] for i in stored]
+        vectors = np.array(list(stored.values()), np.float32).reshape(len(ids), self.recipe.global_.dimensions)
+        if format == "npz":
+            with target.open("wb") as file:
+                np.savez(file, ids=ids, paths=np.array(paths, str), vectors=vectors)
+        else:
+            target.write_bytes(save({"ids": ids, "vectors": vectors}, metadata={"paths": json.dumps(paths)}))
+        return len(ids)
 
     def refit(self, *, progress: Callable[[Progress], None] | None = None) -> str:
         """Learn a new codebook from all images and encode them with it; what came of it, in words."""
         self._writable()
         report = progress or (lambda _: None)
         self._searcher = None
-        indexing.learn_codebook(self._store, report)
-        indexing.finish_codebook(self._store, report)
+        with writing(self._store.folder):
+            indexing.learn_codebook(self._store, report)
+            indexing.finish_codebook(self._store, report)
         facts = self._store.catalogue.get("codebook")
         if facts is None:
-            raise CollectionError(
-                f"{self._store.folder}: there are too few features to learn a codebook from"
-            )
+            raise CollectionError(f"{self._store.folder}: there are too few features to learn a codebook from")
         return f"{facts['words']:,} visual words, learned from {facts['fitted_on']}"
 
     def _selected(self, selector: int | str) -> set[int]:
         if isinstance(selector, int):
-            return (
-                {selector}
-                if self._store.catalogue.rows("SELECT 1 FROM images WHERE id = ?", (selector,))
-                else set()
-            )
+            return {selector} if self._store.catalogue.rows("SELECT 1 FROM images WHERE id = ?", (selector,)) else set()
         prefix = selector.rstrip("/")
         within = [f"{prefix}/", f"{prefix}!/"]
         rows = self._store.catalogue.rows(
@@ -307,3 +325,12 @@ _ENTRY = "SELECT id, origin, width, height FROM images"
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     return Entry(row[0], row[1], (row[2], row[3]))
+
+
+def _bytes_under(folder: Path) -> int:
+    """Bytes of the files under a folder from which a writer may just be deleting some."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -12,7 +12,7 @@ from resight.images.read import thumbnail_jpeg
 from resight.search.ranking import Evidence
 
 SIDE = 480  # the longest side of a picture, in drawing units and at most in pixels
-LINES = 60  # more would hide the pictures
+LINES = 40  # more would hide the pictures
 GAP = 8
 
 Box = tuple[float, float, float, float]

@@ -47,9 +47,7 @@ def write_results_page(path: str | Path, collection: "Collection", results: Sequ
         with path.open("w", encoding="utf-8", errors="replace") as file:
             file.writelines(_page(collection, results))
     except OSError as error:
-        raise ResightError(
-            f"cannot write {path}: {error.strerror}; name a file in a writable folder"
-        ) from error
+        raise ResightError(f"cannot write {path}: {error.strerror}; name a file in a writable folder") from error
 
 
 def _page(collection: "Collection", results: Sequence[QueryResult]) -> Iterator[str]:

@@ -48,9 +48,7 @@ class Ranking:
     def __post_init__(self) -> None:
         n = len(self.ids)
         if self.scores.shape != (n,) or len(self.evidence) != n:
-            raise ValueError(
-                f"{n} ids, {len(self.scores)} scores and {len(self.evidence)} pieces of evidence"
-            )
+            raise ValueError(f"{n} ids, {len(self.scores)} scores and {len(self.evidence)} pieces of evidence")
         if np.any(np.diff(self.scores) > 0):
             raise ValueError("scores must not increase along a ranking")
         if len(np.unique(self.ids)) != n:

@@ -13,7 +13,7 @@ from resight.geometry.boxes import Box
 from resight.local.asmk import encode_assigned
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
-from resight.recipes.recipe import VerifyStage
+from resight.recipes.recipe import Recipe, VerifyStage
 from resight.search.filters import asmk_similarity, cosine_similarity
 from resight.search.ranking import Evidence, Ranking
 from resight.search.verify import check, log_odds, probability
@@ -31,14 +31,28 @@ class Timing:
     comparisons: int
 
 
-class Searcher:
-    """Answers queries from the state a collection had when this was made; later writes do not disturb it."""
+def describing(recipe: Recipe) -> str:
+    """The stages that decide what a collection stores, as JSON; where weights and artefacts lie is left out."""
+    moving = {"global_": {"weights", "whitening"}, "codebook": {"path"}}
+    return recipe.model_dump_json(include={"image", "local", "codebook", "global_"}, exclude=moving)
 
-    def __init__(self, store: Store) -> None:
-        self.recipe = store.recipe
+
+class Searcher:
+    """Answers queries from the state a collection had when this was made; later writes do not disturb it.
+
+    recipe: its filter, [asmk], [verify] and [calibration] say how to search, by default those of the collection's own.
+        What images are described with must be the same: CollectionError where it is not.
+    """
+
+    def __init__(self, store: Store, recipe: Recipe | None = None) -> None:
+        self.recipe = recipe or store.recipe
+        if describing(self.recipe) != describing(store.recipe):
+            raise CollectionError(
+                f"{store.folder}: was made with recipe {store.recipe.name}, and {self.recipe.name} describes images "
+                "otherwise; search it with a recipe of the same [image], [local], [codebook] and [global]"
+            )
         self.snapshot = store.snapshot()
         self._features = store.features_log()
-        self._words = store.words_log()
         self._vectors = store.vectors_log()
         if store.needs_codebook and self.snapshot.codebook is None and len(self.snapshot):
             raise CollectionError(
@@ -89,6 +103,10 @@ class Searcher:
         timing = Timing(described, filtered - began, time.perf_counter() - filtered, compared + distances)
         return ranking, timing
 
+    def similarity(self, query: Description) -> NDArray[np.float32]:
+        """The filter's similarity of the query to each image, in the order of the snapshot; (N,) float32."""
+        return self._filter(query, self._assign(query.local))[0]
+
     def _assign(self, local: LocalFeatures | None) -> NDArray[np.int64]:
         """N×k nearest words of the query's descriptors, as many as any stage asks for."""
         codebook, recipe = self.snapshot.codebook, self.recipe
@@ -120,9 +138,7 @@ class Searcher:
     ) -> tuple[dict[int, Evidence], int]:
         if query.local is None:
             raise ValueError("the query has no local features to verify with")
-        table = WordTable.build(
-            query.local.descriptors.astype(np.float32), assigned[:, : stage.query_assignments]
-        )
+        table = WordTable.build(query.local.descriptors.astype(np.float32), assigned[:, : stage.query_assignments])
         evidence, compared = {}, 0
         for position in shortlist.tolist():
             width, height = (int(v) for v in self.snapshot.sizes[position])
@@ -140,4 +156,4 @@ class Searcher:
         at, count = int(self.snapshot.words_at[position]), int(self.snapshot.features[position])
         if at < 0:  # not encoded yet: it meets no word of the query
             return np.full(count, -1, np.int32)
-        return self._words.record(at, 4 * count).view("<i4")
+        return self.snapshot.word_log.record(at, 4 * count).view("<i4")

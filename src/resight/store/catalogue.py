@@ -1,6 +1,7 @@
 """The catalogue: one SQLite file that says what is in a collection. What it has committed exists; nothing else does."""
 
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from resight.errors import CollectionError
+from resight.store.log import sync_folder
 
 FORMAT = 1
 FILE = "catalogue.sqlite"
 _BUSY_SECONDS = 30.0
+_PAGE = 4096  # rows read at a time
 
 # AUTOINCREMENT: an id is never given twice, so a posting of a removed image cannot be taken for another's.
 _SCHEMA = """
@@ -64,30 +67,23 @@ class Catalogue:
     def __init__(self, folder: Path, *, write: bool) -> None:
         path = folder / FILE
         if not path.is_file():
-            raise CollectionError(
-                f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`"
-            )
-        mode = "rw" if write else "ro"
+            raise CollectionError(f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`")
+        self._path = path
         try:
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                timeout=_BUSY_SECONDS,
-                isolation_level=None,
-                check_same_thread=False,
-            )
-            self._db.execute("PRAGMA synchronous = FULL")
-            found = self.get("format")
+            if not write:
+                _roll_back(path)
+            self._db = _connect(path, "rw" if write else "ro")
         except sqlite3.DatabaseError as error:
-            raise CollectionError(f"{path}: is not a readable catalogue: {error}") from error
-        if found != FORMAT:
+            raise self._trouble(error) from error
+        if (found := self.get("format")) != FORMAT:
             raise CollectionError(f"{folder}: has format {found}, this resight reads {FORMAT}; index it anew")
 
     @classmethod
     def create(cls, folder: Path, meta: dict[str, Any]) -> None:
         """Make the catalogue of an empty collection; it appears whole or not at all."""
         temporary = folder / f"{FILE}.new"
-        temporary.unlink(missing_ok=True)
+        for left in (temporary, folder / f"{FILE}.new-journal"):
+            left.unlink(missing_ok=True)
         db = sqlite3.connect(temporary, isolation_level=None)
         try:
             db.execute("PRAGMA synchronous = FULL")
@@ -98,14 +94,17 @@ class Catalogue:
         finally:
             db.close()
         temporary.replace(folder / FILE)
+        sync_folder(folder)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside becomes visible and durable together at the end, or not at all."""
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            self._db.execute("BEGIN IMMEDIATE")
             yield self._db
             self._db.execute("COMMIT")
+        except sqlite3.DatabaseError as error:
+            raise self._trouble(error) from error
         finally:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
@@ -121,20 +120,28 @@ class Catalogue:
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        return self._db.execute(sql, tuple(values)).fetchall()
+        try:
+            return self._db.execute(sql, tuple(values)).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._trouble(error) from error
 
     def run(self, sql: str, values: Iterable[Any] = ()) -> None:
         """Carry out a statement; call inside ``transaction``."""
         self._db.execute(sql, tuple(values))
 
-    def each(self, sql: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """The rows of a query, one by one."""
-        return iter(self._db.execute(sql, tuple(values)))
+    def each(self, sql: str, after: int | str) -> Iterator[tuple[Any, ...]]:
+        """The rows of a query by a key, read a page at a time, so that a slow reader keeps no writer waiting.
+
+        sql: ends in ``WHERE key > ? ORDER BY key LIMIT ?`` and selects the key first. after: above which key to begin.
+        """
+        while rows := self.rows(sql, (after, _PAGE)):
+            yield from rows
+            after = rows[-1][0]
 
     def get(self, key: str) -> Any:
         """A fact about the collection, or None."""
-        row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-        return None if row is None else json.loads(row[0])
+        rows = self.rows("SELECT value FROM meta WHERE key = ?", (key,))
+        return json.loads(rows[0][0]) if rows else None
 
     def set(self, key: str, value: Any) -> None:
         """Record a fact about the collection; call inside ``transaction``."""
@@ -143,3 +150,32 @@ class Catalogue:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+    def _trouble(self, error: sqlite3.DatabaseError) -> CollectionError:
+        if error.sqlite_errorname == "SQLITE_FULL":
+            advice = "what was committed before is kept. Make room and run the same command again"
+        else:
+            advice = "if no other process is using it and the disk is sound, restore a copy or index anew"
+        return CollectionError(f"{self._path}: {error}; {advice}")
+
+
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    db = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        timeout=_BUSY_SECONDS,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    db.execute("PRAGMA synchronous = FULL")
+    return db
+
+
+def _roll_back(path: Path) -> None:
+    """Undo what a killed writer had half committed, which SQLite does only for those who may write."""
+    if path.with_name(f"{FILE}-journal").exists() and os.access(path.parent, os.W_OK):
+        db = _connect(path, "rw")
+        try:
+            db.execute("SELECT 1 FROM meta").fetchone()
+        finally:
+            db.close()

@@ -1,6 +1,7 @@
 """Is what the catalogue promises really in the files? (`resight verify`)"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from resight.describe.describer import DESCRIPTOR_DIMENSION
 from resight.embedding.codebook import Codebook
@@ -10,6 +11,8 @@ from resight.store.inverted import Segment, segment_crc
 from resight.store.records import record_length
 from resight.store.store import Store
 
+_IMAGES = 256  # checked between two reports
+
 
 def problems(store: Store, report: Callable[[Progress], None]) -> list[str]:
     """Every record's, segment's and codebook's damage, in words; empty if there is none."""
@@ -18,42 +21,63 @@ def problems(store: Store, report: Callable[[Progress], None]) -> list[str]:
         for (line,) in store.catalogue.rows("PRAGMA integrity_check")
         if line != "ok"
     ]
-    features, vectors, words = store.features_log(), store.vectors_log(), store.words_log()
-    dimensions = store.recipe.global_.dimensions if store.recipe.global_ is not None else 0
     total = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
-    rows = store.catalogue.each(
-        "SELECT id, origin, features_at, features, features_crc, vector_at, vector_crc, words_at, words_crc"
-        " FROM images ORDER BY id"
-    )
-    for done, (image, origin, at, count, crc, vector_at, vector_crc, words_at, words_crc) in enumerate(
-        rows, 1
-    ):
-        sound = (
-            (at is None or features.matches(at, record_length(count, DESCRIPTOR_DIMENSION), crc))
-            and (vector_at is None or vectors.matches(vector_at, 4 * dimensions, vector_crc))
-            and (words_at is None or words.matches(words_at, 4 * count, words_crc))
-        )
-        if not sound:
-            found.append(f"id:{image} {origin}: its description is damaged; remove it and index it again")
-        if done % 256 == 0 or done == total:
-            report(Progress("verifying", done, total))
+    done = last = 0
+    while page := _page(store, last):
+        found += [
+            f"id:{i} {origin}: its description is damaged; remove it and index it again"
+            for i, origin, sound in page
+            if not sound
+        ]
+        last, done = page[-1][0], done + len(page)
+        report(Progress("verifying", done, total))
     return found + _index_problems(store)
 
 
+def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
+    """Ids and origins of the next images, and whether their records are sound.
+
+    Each page is one committed state, so a writer at work neither waits for the check nor confuses it.
+    """
+    dimensions = store.recipe.global_.dimensions if store.recipe.global_ is not None else 0
+    with store.catalogue.snapshot():
+        rows = store.catalogue.rows(
+            "SELECT id, origin, features_at, features, features_crc, vector_at, vector_crc, words_at, words_crc"
+            " FROM images WHERE id > ? ORDER BY id LIMIT ?",
+            (after, _IMAGES),
+        )
+        features, vectors, words = store.features_log(), store.vectors_log(), store.words_log()
+    return [
+        (
+            image,
+            origin,
+            (at is None or features.matches(at, record_length(count, DESCRIPTOR_DIMENSION), crc))
+            and (vector_at is None or vectors.matches(vector_at, 4 * dimensions, vector_crc))
+            and (words_at is None or words.matches(words_at, 4 * count, words_crc)),
+        )
+        for image, origin, at, count, crc, vector_at, vector_crc, words_at, words_crc in rows
+    ]
+
+
 def _index_problems(store: Store) -> list[str]:
+    """Damage of the codebook and the segments, unless a writer has replaced them meanwhile."""
     found = []
+    generation = store.generation
     try:
-        if store.generation:
-            Codebook.load(store.codebook_path(store.generation))
+        if generation:
+            Codebook.load(store.codebook_path(generation))
     except ResightError as error:
-        found.append(f"{error}; `resight refit` learns a new one")
+        if store.generation == generation:
+            found.append(f"{error}; `resight refit` learns a new one")
     for name, postings, crc in store.catalogue.rows("SELECT name, postings, crc FROM segments"):
-        folder = store.folder / name
-        try:
-            segment = Segment.open(folder)
-        except ResightError as error:
-            found.append(str(error))
-            continue
-        if len(segment) != postings or segment_crc(folder) != crc:
-            found.append(f"{folder}: is damaged; `resight refit` rebuilds it")
+        sound = _is_sound(store.folder / name, postings, crc)
+        if not sound and store.catalogue.rows("SELECT 1 FROM segments WHERE name = ?", (name,)):
+            found.append(f"{store.folder / name}: is damaged; `resight refit` rebuilds it")
     return found
+
+
+def _is_sound(folder: Path, postings: int, crc: int) -> bool:
+    try:
+        return len(Segment.open(folder)) == postings and segment_crc(folder) == crc
+    except (ResightError, OSError):
+        return False

@@ -2,7 +2,8 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,13 @@ from resight.describe.description import Description
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import CollectionError
 from resight.images.sources import Source, covers, find_sources
-from resight.store.store import New, Store, read_features
+from resight.store.store import New, Store, read_features, writing
 from resight.store.workers import Outcome, describe_files
 
 _BATCH_IMAGES, _BATCH_SECONDS = 64, 10.0  # what a crash can cost
 _SAMPLE = 1_048_576  # descriptors a codebook is learned from: 16 for each of 65,536 words
 _SECONDS_A_FILE = 120.0
+_PLACE = 0, 0  # the stamp of a failure that is no file's but a folder's or archive's
 _GROWTH = 4  # a collection that grew this many times deserves a new codebook
 
 
@@ -80,36 +82,33 @@ def add(
     known = {
         origin: _Known(digest, size, modified, bool(missing))
         for origin, digest, size, modified, missing in store.catalogue.each(
-            "SELECT origin, digest, bytes, modified_ns, missing FROM images"
+            "SELECT origin, digest, bytes, modified_ns, missing FROM images WHERE origin > ? ORDER BY origin LIMIT ?",
+            "",
         )
     }
     failed_before = {
         origin: (size, modified)
-        for origin, size, modified in store.catalogue.each("SELECT origin, bytes, modified_ns FROM failures")
+        for origin, size, modified in store.catalogue.rows("SELECT origin, bytes, modified_ns FROM failures")
     }
-    gone = _gone(paths, known, sources, problems)
-    todo = [
-        s for s in sources if _differs(s, known.get(s.origin)) and failed_before.get(s.origin) != _stamp(s)
-    ]
-    run = _Run(store, describer, known, gone)
-    try:
+    lost = _gone(paths, [*known, *failed_before], sources, problems)
+    gone = {origin: known[origin].digest for origin in lost if origin in known}
+    settled = [o for o, at in failed_before.items() if o in lost or (at == _PLACE and _can_be_listed(o, sources))]
+    todo = [s for s in sources if _differs(s, known.get(s.origin)) and failed_before.get(s.origin) != _stamp(s)]
+    failed_again = sum(failed_before.get(s.origin) == _stamp(s) for s in sources)
+    run = _Run(store, describer, known, gone, frozenset(s.origin for s in todo))
+    with writing(store.folder):
         run.describe(todo, workers or os.cpu_count() or 1, timeout, report)
-        run.note_problems(problems)
+        run.note_problems(problems, settled)
         run.mark_missing()
         if store.needs_codebook:
             finish_codebook(store, report)
-    except OSError as error:
-        raise CollectionError(
-            f"{store.folder}: cannot be written ({error.strerror or error}); {run.committed:,} images of this run "
-            "are safely kept. Make room and run the same command again: it goes on from there"
-        ) from error
     return AddReport(
         added=run.added,
         changed=run.changed,
         moved=run.moved,
-        unchanged=len(sources) - len(todo) - sum(failed_before.get(s.origin) == _stamp(s) for s in sources),
+        unchanged=len(sources) - len(todo) - failed_again + run.unchanged,
         vanished=len(run.gone),
-        failed=run.failed + sum(failed_before.get(s.origin) == _stamp(s) for s in sources),
+        failed=run.failed + failed_again,
         seconds=time.monotonic() - began,
         advice=advice(store),
     )
@@ -133,31 +132,34 @@ def _differs(source: Source, known: _Known | None) -> bool:
 
 
 def _gone(
-    paths: list[str | Path], known: dict[str, _Known], sources: list[Source], problems: dict[str, str]
-) -> dict[str, str]:
-    """Origins covered by `paths` that are not there any more, with their digests. Unreadable places prove nothing."""
+    paths: list[str | Path], origins: Iterable[str], sources: list[Source], problems: dict[str, str]
+) -> frozenset[str]:
+    """Which origins that `paths` cover are not there any more. Unreadable places prove nothing."""
     covered, present = covers(paths), {s.origin for s in sources}
     unknown = tuple(f"{place}{mark}" for place in problems for mark in ("/", "!/"))
-    return {
-        origin: old.digest
-        for origin, old in known.items()
-        if origin not in present
-        and covered(origin)
-        and origin not in problems
-        and not origin.startswith(unknown)
-    }
+    return frozenset(
+        origin
+        for origin in origins
+        if origin not in present and covered(origin) and origin not in problems and not origin.startswith(unknown)
+    )
+
+
+def _can_be_listed(place: str, sources: list[Source]) -> bool:
+    """Whether anything was found under a folder or archive, whose listing had failed before."""
+    return any(s.origin.startswith((f"{place}/", f"{place}!/")) for s in sources)
 
 
 class _Run:
+    """The state of one run. gone: origins that are no longer there, and their digests; todo: those to be read."""
+
     def __init__(
-        self, store: Store, describer: Describer, known: dict[str, _Known], gone: dict[str, str]
+        self, store: Store, describer: Describer, known: dict[str, _Known], gone: dict[str, str], todo: frozenset[str]
     ) -> None:
         self.store, self.describer, self.known, self.gone = store, describer, known, gone
-        self.added = self.changed = self.moved = self.failed = 0
-        self.committed = 0
+        self.added = self.changed = self.moved = self.unchanged = self.failed = 0
         self._codebook = Codebook.load(store.codebook_path(store.generation)) if store.generation else None
         self._by_content: dict[str, list[str]] = {}
-        lost = {origin for origin, old in known.items() if old.missing} | gone.keys()
+        lost = {origin for origin, old in known.items() if old.missing and origin not in todo} | gone.keys()
         for origin in sorted(lost):
             self._by_content.setdefault(known[origin].digest, []).append(origin)
 
@@ -169,22 +171,26 @@ class _Run:
         batch: list[Outcome] = []
         last = time.monotonic()
         report(Progress("describing", 0, len(todo)))
-        outcomes = (
-            describe_files(todo, recipe, contents, workers=workers, timeout=timeout) if todo else iter(())
-        )
-        try:
-            for done, outcome in enumerate(self._again(outcomes, workers, timeout), 1):
-                batch.append(outcome)
-                if len(batch) >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
-                    self._commit(batch)
-                    batch, last = [], time.monotonic()
-                report(Progress("describing", done, len(todo)))
-        except KeyboardInterrupt:
+        if not todo:
+            return
+        # Closed here, so that no worker outlives an error.
+        with (
+            closing(describe_files(todo, recipe, contents, workers=workers, timeout=timeout)) as first,
+            closing(self._again(first, workers, timeout)) as outcomes,
+        ):
+            try:
+                for done, outcome in enumerate(outcomes, 1):
+                    batch.append(outcome)
+                    if len(batch) >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
+                        self._commit(batch)
+                        batch, last = [], time.monotonic()
+                    report(Progress("describing", done, len(todo)))
+            except KeyboardInterrupt:
+                self._commit(batch)
+                raise
             self._commit(batch)
-            raise
-        self._commit(batch)
 
-    def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Iterator[Outcome]:
+    def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Generator[Outcome]:
         """Settle files of known content; those that are copies of a file still there are described after all."""
         copies = []
         for outcome in outcomes:
@@ -203,8 +209,7 @@ class _Run:
         came_from = self._by_content.get(outcome.digest)
         if old is not None and old.digest == outcome.digest:
             before = source.origin
-            if came_from and before in came_from:
-                came_from.remove(before)
+            self.unchanged += 1
         elif came_from:
             before = came_from.pop(0)
             self.gone.pop(before, None)
@@ -240,11 +245,15 @@ class _Run:
         replaced = sum(item.origin in self.known for item in new)
         self.changed += replaced
         self.added += len(new) - replaced
-        self.committed += len(new)
 
-    def note_problems(self, problems: dict[str, str]) -> None:
+    def note_problems(self, problems: dict[str, str], settled: list[str]) -> None:
+        """Record what could not be listed, and forget failures that are `settled`: gone, or listed now."""
+        with self.store.catalogue.transaction() as db:
+            db.executemany("DELETE FROM failures WHERE origin = ?", [(origin,) for origin in settled])
         if problems:
-            self.store.add([], [(origin, reason, 0, 0) for origin, reason in problems.items()], None)
+            # A name that is no UTF-8 is kept as it is shown, since a catalogue holds only text.
+            named = [(o.encode(errors="backslashreplace").decode(), reason) for o, reason in problems.items()]
+            self.store.add([], [(origin, reason, *_PLACE) for origin, reason in named], None)
             self.failed += len(problems)
 
     def mark_missing(self) -> None:
@@ -283,12 +292,8 @@ def learn_codebook(store: Store, report: Reporter) -> None:
     words = min(stage.words, len(sample)) or choose_words(len(sample))
     if len(sample) < words:
         return
-    codebook = Codebook.fit(
-        sample, words, seed=stage.seed, fitted_on=f"the collection itself, {images:,} images"
-    )
-    store.start_generation(
-        codebook, {"fitted_on": codebook.fitted_on, "words": len(codebook), "images_at_fit": images}
-    )
+    codebook = Codebook.fit(sample, words, seed=stage.seed, fitted_on=f"the collection itself, {images:,} images")
+    store.start_generation(codebook, {"fitted_on": codebook.fitted_on, "words": len(codebook), "images_at_fit": images})
 
 
 def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8], int]:

@@ -79,16 +79,12 @@ class Segment:
         try:
             arrays = {name: _map(folder / name, kind) for name, kind in _KINDS.items()}
         except (OSError, ValueError) as error:
-            raise CollectionError(
-                f"{folder}: cannot be opened ({error}); `resight refit` rebuilds it"
-            ) from error
+            raise CollectionError(f"{folder}: cannot be opened ({error}); `resight refit` rebuilds it") from error
         words, offsets, images, codes = (arrays[name] for name in _KINDS)
         fits = len(offsets) == len(words) + 1 and offsets[-1] == len(images)
         if not fits or (len(images) and len(codes) % len(images)):
             raise CollectionError(f"{folder}: is damaged; `resight refit` rebuilds it")
-        return cls(
-            words, offsets, images, codes.reshape(len(images), -1) if len(images) else codes.reshape(0, 1)
-        )
+        return cls(words, offsets, images, codes.reshape(len(images), -1) if len(images) else codes.reshape(0, 1))
 
 
 def write_segment(folder: Path, parts: Iterable[Segment]) -> int:
@@ -129,9 +125,7 @@ def segment_crc(folder: Path) -> int:
     return crc
 
 
-def merged(
-    segments: Sequence[Segment], alive: Callable[[NDArray[np.int32]], NDArray[np.bool_]]
-) -> Iterator[Segment]:
+def merged(segments: Sequence[Segment], alive: Callable[[NDArray[np.int32]], NDArray[np.bool_]]) -> Iterator[Segment]:
     """The postings of living images in several segments, as parts of ascending word ranges, in bounded memory."""
     words, place = np.unique(np.concatenate([s.words for s in segments]), return_inverse=True)
     counts = np.bincount(
@@ -164,4 +158,5 @@ def _chunks(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 def _map(path: Path, kind: str) -> NDArray[Any]:
     if path.stat().st_size == 0:
         return np.empty(0, kind)
-    return np.memmap(path, kind, mode="r")
+    # As a plain array: slices of np.memmap itself are slow to make.
+    return np.memmap(path, kind, mode="r").view(np.ndarray)

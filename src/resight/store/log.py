@@ -21,9 +21,7 @@ class LogWriter:
     def __init__(self, path: Path, end: int) -> None:
         size = path.stat().st_size if path.exists() else 0
         if size < end:
-            raise CollectionError(
-                f"{path}: is {size} bytes, but the catalogue has committed {end}; restore a copy"
-            )
+            raise CollectionError(f"{path}: is {size} bytes, but the catalogue has committed {end}; restore a copy")
         self._file = path.open("r+b" if path.exists() else "w+b")
         self._file.truncate(end)
         self._file.seek(end)
@@ -60,16 +58,15 @@ class LogReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         empty = not path.exists() or path.stat().st_size == 0
+        # As a plain array: slices of np.memmap itself are slow to make.
         self._bytes: NDArray[np.uint8] = (
-            np.empty(0, np.uint8) if empty else np.memmap(path, np.uint8, mode="r")
+            np.empty(0, np.uint8) if empty else np.memmap(path, np.uint8, mode="r").view(np.ndarray)
         )
 
     def record(self, offset: int, length: int) -> NDArray[np.uint8]:
         """`length` bytes at `offset`, without a copy; CollectionError if the file ends before them."""
         if offset + length > len(self._bytes):
-            raise CollectionError(
-                f"{self._path}: is cut off; run `resight verify` to see which images it has lost"
-            )
+            raise CollectionError(f"{self._path}: is cut off; run `resight verify` to see which images it has lost")
         return self._bytes[offset : offset + length]
 
     def matches(self, offset: int, length: int, crc: int) -> bool:

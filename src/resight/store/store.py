@@ -8,6 +8,7 @@ time; any number read.
 import fcntl
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -22,7 +23,7 @@ from resight.errors import CollectionError
 from resight.local.asmk import Encoding, encode_assigned
 from resight.local.features import LocalFeatures
 from resight.recipes.recipe import Recipe
-from resight.store.catalogue import Catalogue
+from resight.store.catalogue import FILE, Catalogue
 from resight.store.inverted import Segment, merged, write_segment
 from resight.store.log import LogReader, LogWriter, sync_folder
 from resight.store.records import pack_features, record_length, unpack_features
@@ -55,6 +56,7 @@ class Snapshot:
     vectors_at: NDArray[np.int64]
     segments: tuple[Segment, ...]
     codebook: Codebook | None
+    word_log: LogReader
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -73,9 +75,10 @@ class Store:
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.folder = folder
         self.write = write
-        self._lock = _lock(folder) if write else None
+        self.catalogue = Catalogue(folder, write=write)
+        self._lock: BinaryIO | None = None
         try:
-            self.catalogue = Catalogue(folder, write=write)
+            self._lock = _lock(folder) if write else None
             self.recipe = Recipe.model_validate_json(self.catalogue.get("recipe"))
             if write:
                 self._sweep()
@@ -86,17 +89,19 @@ class Store:
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, fingerprint: str) -> Self:
         """An empty collection in a new or empty folder."""
-        if folder.exists() and (not folder.is_dir() or any(p.name != _LOCK for p in folder.iterdir())):
-            raise CollectionError(f"{folder}: is not an empty folder; choose another name for the collection")
-        folder.mkdir(parents=True, exist_ok=True)
         meta = {"recipe": recipe.model_dump_json(by_alias=True), "fingerprint": fingerprint, "generation": 0}
-        Catalogue.create(folder, meta)
+        _check_empty(folder)
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
+            with _lock(folder):
+                _check_empty(folder)
+                Catalogue.create(folder, meta)
         return cls(folder, write=True)
 
     def close(self) -> None:
         """Release the lock and the files."""
-        if hasattr(self, "catalogue"):
-            self.catalogue.close()
+        self.catalogue.close()
         if self._lock is not None:
             self._lock.close()
 
@@ -129,9 +134,11 @@ class Store:
             )
             names = self.catalogue.rows("SELECT name FROM segments ORDER BY name")
             generation = self.generation
+            # Opened while no writer can commit, and so delete, what takes their place.
             segments = tuple(Segment.open(self.folder / name) for (name,) in names)
+            codebook = Codebook.load(self.codebook_path(generation)) if generation else None
+            word_log = self.words_log()
         table = np.array(rows, np.int64).reshape(-1, 8)
-        codebook = Codebook.load(self.codebook_path(generation)) if generation else None
         return Snapshot(
             ids=table[:, 0],
             sizes=table[:, 1:3].astype(np.int32),
@@ -142,6 +149,7 @@ class Store:
             vectors_at=table[:, 7],
             segments=segments,
             codebook=codebook,
+            word_log=word_log,
         )
 
     def features_log(self) -> LogReader:
@@ -156,9 +164,7 @@ class Store:
         """Reads the visual words of the current codebook."""
         return LogReader(self._words_path(self.generation))
 
-    def add(
-        self, new: Sequence[New], failures: Sequence[tuple[str, str, int, int]], codebook: Codebook | None
-    ) -> None:
+    def add(self, new: Sequence[New], failures: Sequence[tuple[str, str, int, int]], codebook: Codebook | None) -> None:
         """Store images and failures (origin, reason, bytes, modified_ns) together, durably, or not at all.
 
         A known origin is replaced. With a codebook the images can be searched at once; without, they wait for it.
@@ -289,7 +295,8 @@ class Store:
         named = {name for (name,) in self.catalogue.rows("SELECT name FROM segments")}
         named |= {self._words_path(generation).name, self.codebook_path(generation).name}
         for path in self.folder.iterdir():
-            if path.name.startswith(("inverted-", "words-", "codebook-")) and path.name not in named:
+            ours = path.name.lstrip(".").startswith(("inverted-", "words-", "codebook-"))
+            if ours and path.name not in named:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -315,6 +322,25 @@ def _append(features: LogWriter, vectors: LogWriter, description: Description) -
     return *local, *vectors.append(description.global_descriptor.astype("<f4").tobytes())
 
 
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns what a full or failing disk raises into a CollectionError; what was committed before stays."""
+    try:
+        yield
+    except OSError as error:
+        raise CollectionError(
+            f"{folder}: cannot be written ({error.strerror or error}); what was committed before is kept. Make room "
+            "and run the same command again: it goes on from there"
+        ) from error
+
+
+def _check_empty(folder: Path) -> None:
+    """CollectionError unless a collection can be made here; what an interrupted making left does not count."""
+    unfinished = (_LOCK, f"{FILE}.new", f"{FILE}.new-journal")
+    if folder.exists() and (not folder.is_dir() or any(p.name not in unfinished for p in folder.iterdir())):
+        raise CollectionError(f"{folder}: is not an empty folder; choose another name for the collection")
+
+
 def _lock(folder: Path) -> BinaryIO:
     try:
         file = (folder / _LOCK).open("ab")
@@ -324,7 +350,5 @@ def _lock(folder: Path) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise CollectionError(
-            f"{folder}: another process is writing to it; wait for it or stop it"
-        ) from error
+        raise CollectionError(f"{folder}: another process is writing to it; wait for it or stop it") from error
     return file

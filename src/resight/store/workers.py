@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
@@ -58,12 +58,12 @@ class _Process(SpawnProcess):
 
 
 class _Context(SpawnContext):
-    Process = _Process  # type: ignore[assignment]
+    Process = _Process
 
 
 def describe_files(
     sources: Iterable[Source], recipe: Recipe, known: frozenset[str], *, workers: int, timeout: float
-) -> Iterator[Outcome]:
+) -> Generator[Outcome]:
     """Outcomes in the order of `sources`.
 
     known: digests of contents that need not be described again. timeout: seconds one file may take.
@@ -112,6 +112,7 @@ def _start(recipe: Recipe, known: frozenset[str], parent: int) -> None:
 
 def _die_with(parent: int) -> None:
     """End this worker soon after its parent is gone, also when that was killed outright."""
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)

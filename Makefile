@@ -1,0 +1,45 @@
+# make demo      index and search rendered photographs; needs only Python >= 3.11, git and make
+# make test      what every change must pass
+# make test-all  also the tests that take minutes or need ../shared/data in quantity
+# make bench     how to measure
+# make clean     remove what these made
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test test-all lint bench clean
+.DELETE_ON_ERROR:
+
+demo: .venv/demo
+	@$(BIN)/python demo/demo.py demo-output
+
+test: lint
+	@$(BIN)/pytest
+
+test-all: lint
+	@$(BIN)/pytest -m "not gpu"
+
+lint: .venv/dev
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: .venv/dev
+	@grep -hm1 -A1 '^"""' benchmarks/*.py | grep -v '^--$$'
+
+clean:
+	rm -rf .venv demo-output
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resight needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+
+# A stamp for each set of dependencies: they are installed again only when these two files change.
+.venv/demo: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e . scikit-image
+	@touch $@
+
+.venv/dev: pyproject.toml constraints.txt | .venv/bin/python
+	$(PIP) -e '.[deep,dev,heif]'
+	@touch $@

@@ -1,0 +1,65 @@
+"""A function run in a fresh process whose memory, with that of its children, is watched."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import Any
+
+import psutil
+
+_EVERY = 0.05  # seconds between two looks
+
+
+@dataclass(frozen=True)
+class Run:
+    """value: what the function returned. peak: bytes, the largest sum of resident set sizes of the process and all
+    its children that was seen; pages they share are counted in each.
+    """
+
+    value: Any
+    peak: int
+
+
+def watched(function: Callable[..., Any], *arguments: Any) -> Run:
+    """Run ``function(*arguments)``, which must be importable, in a spawned process. Raises RuntimeError if it fails."""
+    context = get_context("spawn")
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(send, function, arguments))
+    process.start()
+    send.close()
+    ended = threading.Event()
+    peak = [0]
+    watcher = threading.Thread(target=_watch, args=(process.pid, ended, peak))
+    watcher.start()
+    try:
+        value = receive.recv()
+    except EOFError as error:
+        raise RuntimeError(f"{function.__name__} failed in its process; its error is above") from error
+    finally:
+        process.join()
+        ended.set()
+        watcher.join()
+    return Run(value, peak[0])
+
+
+def _child(send: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+    send.send(function(*arguments))
+
+
+def _watch(pid: int, ended: threading.Event, peak: list[int]) -> None:
+    while not ended.is_set():
+        try:
+            root = psutil.Process(pid)
+            peak[0] = max(peak[0], sum(map(_resident, [root, *root.children(recursive=True)])))
+        except psutil.NoSuchProcess:
+            return
+        time.sleep(_EVERY)
+
+
+def _resident(process: psutil.Process) -> int:
+    try:
+        return int(process.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0

@@ -1,0 +1,137 @@
+"""The benchmarks run, and agree with `evaluate`, OpenCV and known coefficients, on pictures of scikit-image."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import skimage.data
+
+from resight.evaluation import evaluate, load_labelled
+from resight.images.image import Image
+from resight.local.rootsift import rootsift
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def on_path():
+    sys.path.insert(0, str(BENCHMARKS))
+    yield
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def labelled_folder(tmp_path_factory):
+    """A database of four pictures; queries: a turned part of each of three, and one of a picture it has not."""
+    folder = tmp_path_factory.mktemp("set")
+    queries = {}
+    for name in (*PICTURES, "page"):
+        pixels = getattr(skimage.data, name)()
+        pixels = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
+        pixels = cv2.resize(pixels, (320, 240), interpolation=cv2.INTER_AREA)[..., ::-1]
+        cv2.imwrite(str(folder / f"{name}.png"), pixels)
+        cv2.imwrite(str(folder / f"q_{name}.png"), cv2.rotate(pixels[20:220, 20:300], cv2.ROTATE_90_CLOCKWISE))
+        queries[f"q_{name}.png"] = {"positives": [f"{name}.png"] if name in PICTURES else []}
+    truth = {"name": "pictures", "database": [f"{name}.png" for name in PICTURES], "queries": queries}
+    (folder / "gt.json").write_text(json.dumps(truth))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    return tmp_path_factory.mktemp("collections")
+
+
+def test_accuracy_agrees_with_evaluate(labelled_folder, kept, tmp_path, capsys):
+    import accuracy
+
+    where = ["--set", str(labelled_folder), "--collections", str(kept), "--workers", "1"]
+    out = tmp_path / "out.json"
+    plain, recipe, half = accuracy.main([*where, "--brute", "--recipe", "rootsift-asmk", "--out", str(out)])
+    assert recipe.figures == evaluate(load_labelled(labelled_folder), "rootsift-asmk", workers=1).figures
+    assert plain.figures.mean_average_precision == 1.0
+    assert plain.work == 1.0 and half.comparisons < recipe.comparisons < plain.comparisons
+    assert recipe.calibrated and not half.calibrated and half.verify == 0
+    assert "| pictures | sift-brute | 100.0 |" in capsys.readouterr().out
+    assert [r["system"] for r in json.loads(out.read_text())["results"]] == [plain.system, recipe.system, half.system]
+
+
+def test_calibrate_runs(labelled_folder, kept, capsys):
+    import calibrate
+
+    where = ["--set", str(labelled_folder), "--collections", str(kept), "--workers", "1"]
+    calibration = calibrate.main(where)
+    assert calibration.fitted_on == "pictures (5 queries)"
+    assert "[calibration]" in capsys.readouterr().out
+
+
+def test_fit_recovers_the_coefficients_that_made_the_samples():
+    import calibrate
+
+    rng = np.random.default_rng(0)
+    n = 200_000
+    inliers, similarity = rng.integers(0, 60, n), rng.random(n).astype(np.float32)
+    odds = -4 + 1.5 * np.log(1 + np.maximum(0, inliers - 3)) + 2 * similarity
+    true = rng.random(n) < 1 / (1 + np.exp(-odds))
+    found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(n, 1 / n)), 0.5, "made up")
+    assert (found.intercept, found.inliers, found.similarity) == pytest.approx((-4, 1.5, 2), abs=0.08)
+
+
+def test_fit_keeps_coefficients_from_going_below_zero():
+    import calibrate
+
+    inliers, true = np.array([4, 4, 30, 30] * 10), np.array([False, True, False, True] * 10)
+    similarity = np.where(true, 0.1, 0.9).astype(np.float32)  # the wrong way round
+    found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(40, 1 / 40)), 0.5, "made up")
+    assert found.similarity == 0 and 0 < found.inliers < 0.01
+
+
+@pytest.mark.parametrize("mutual", [False, True])
+def test_brute_force_matches_as_opencv_does(mutual):
+    import brute
+
+    grey = cv2.resize(skimage.data.astronaut(), (320, 320), interpolation=cv2.INTER_AREA)
+    turned = np.ascontiguousarray(np.rot90(grey))
+    stage = {"max_features": 200, "contrast_threshold": 0.01, "edge_threshold": 10.0}
+    a, b = (rootsift(Image(p, (320, 320), "a"), **stage).descriptors for p in (grey, turned))
+    found = set(zip(*(v.tolist() for v in brute.match(a, b, mutual=mutual)), strict=True))
+    matcher = cv2.BFMatcher(cv2.NORM_L2)
+    pairs = matcher.knnMatch(a.astype(np.float32), b.astype(np.float32), k=2)
+    back = {m.queryIdx: m.trainIdx for m in matcher.match(b.astype(np.float32), a.astype(np.float32))}
+    expected = {(m.queryIdx, m.trainIdx) for m, second in pairs if m.distance < 0.8 * second.distance}
+    if mutual:
+        expected = {(i, j) for i, j in expected if back[j] == i}
+    assert len(expected) > 50
+    assert found == expected
+
+
+@pytest.mark.slow
+def test_indexing_and_search_run(labelled_folder, tmp_path, capsys):
+    import indexing
+    import search
+
+    source = ["--source", str(labelled_folder), "--side", "160"]
+    plain, listed, own = indexing.main([*source, "--photos", "12", "--plain-photos", "4", "--workers", "1"])
+    assert (plain.photos, listed.photos, own.photos) == (4, 4, 12)
+    assert min(plain.peak, own.peak) > 2**20 and own.state is not None and own.state > 0
+    sizes = ["--photos", "12", "14", "--queries", "2", "--brute-queries", "1", "--workers", "1"]
+    small, large = search.main([*source, *sizes, "--work", str(tmp_path)])
+    assert small.brute_measured and not large.brute_measured
+    assert large.brute == pytest.approx(small.brute * 14 / 12)
+    assert "| 12 |" in capsys.readouterr().out
+
+
+def test_photos_repeat_as_distinct_warps(labelled_folder, tmp_path):
+    import photos
+
+    sources = photos.originals(labelled_folder)
+    made = photos.write(sources, range(2 * len(sources)), tmp_path, side=100)
+    pictures = [cv2.imread(str(path)) for path in made]
+    assert all(max(p.shape) == 100 for p in pictures)
+    assert len({p.tobytes() for p in pictures}) == len(pictures)
+    before = made[0].stat().st_mtime_ns
+    assert photos.write(sources, range(1), tmp_path, side=100)[0].stat().st_mtime_ns == before
