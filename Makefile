@@ -26,20 +26,25 @@ lint: .venv/dev
 	@$(BIN)/mypy
 
 bench: .venv/dev
-	@grep -hm1 -A1 '^"""' benchmarks/*.py | grep -v '^--$$'
+	@echo "Each measures on ../shared/data (or RESIGHT_TEST_DATA) and takes minutes to hours; -h tells its options."
+	@for file in $$(grep -l __main__ benchmarks/*.py); do \
+		echo "$(BIN)/python $$file"; sed -n '1s/^"""/    /; 1s/"""$$//; 1p' $$file; done
 
 clean:
 	rm -rf .venv demo-output
 
 .venv/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "resight needs Python 3.11 or newer: make PYTHON=python3.11")'
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"resight needs Python 3.11 or newer; name one: make PYTHON=python3.11 …")'
+	@$(PYTHON) -m venv .venv
 
 # A stamp for each set of dependencies: they are installed again only when these two files change.
 .venv/demo: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e . scikit-image
+	@echo "Installing resight and scikit-image into .venv, once (about half a gigabyte) …"
+	@$(PIP) -e . scikit-image
 	@touch $@
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
-	$(PIP) -e '.[deep,dev,heif]'
+	@echo "Installing resight and what its tests need into .venv, once (about two gigabytes) …"
+	@$(PIP) -e '.[deep,dev,heif]'
 	@touch $@

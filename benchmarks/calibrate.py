@@ -35,9 +35,8 @@ from resight.evaluation.acceptance import Acceptance, Outcome, acceptance
 from resight.evaluation.judge import judge
 from resight.recipes import Recipe, load_recipe
 from resight.recipes.recipe import Calibration
-from resight.search.ranking import Ranking
 from resight.search.searcher import Searcher
-from resight.search.verify import log_odds, probability
+from resight.search.verify import calibrated_ranking, log_odds, probability
 from resight.store.store import Store
 
 _LEAST = 1e-3  # of the coefficient of inliers, which a recipe wants above 0
@@ -122,7 +121,6 @@ def fit(samples: Samples, accept: float, fitted_on: str) -> Calibration:
         raise RecipeError("a calibration needs both true and false results among those verified: add queries")
     sign = np.where(samples.true, 1.0, -1.0)
 
-    # The recipe's own formula gives the two columns: its coefficients are 1 in turn, so that there is one definition.
     def calibration(intercept: float, inliers: float, similarity: float) -> Calibration:
         return Calibration(
             intercept=intercept, inliers=inliers, similarity=similarity, accept=accept, fitted_on=fitted_on
@@ -131,25 +129,26 @@ def fit(samples: Samples, accept: float, fitted_on: str) -> Calibration:
     # The recipe's own formula gives the columns, so that there is one definition.
     counted = log_odds(calibration(0, 1, 0), samples.inliers, samples.similarity)
     columns = np.column_stack([np.ones(len(sign)), counted, samples.similarity])
+    # Similarities are small numbers: unscaled, their coefficient's gradient looks like convergence.
+    scale = np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1.0)
+    columns /= scale
 
     def loss(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margin = sign * (columns @ coefficients)
         slope = -samples.weight * sign * 0.5 * (1 - np.tanh(0.5 * margin))
         return float(samples.weight @ np.logaddexp(0, -margin)), columns.T @ slope
 
-    bounds = [(None, None), (_LEAST, None), (0, None)]
-    found = minimize(loss, [-4.0, 1.0, 1.0], jac=True, bounds=bounds, method="L-BFGS-B", options={"ftol": 1e-12})
-    return calibration(*(round(float(v), 3) for v in found.x))
+    bounds = [(None, None), (_LEAST * scale[1], None), (0, None)]
+    exactly = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
+    found = minimize(loss, [-4.0, 1.0, 1.0], jac=True, bounds=bounds, method="L-BFGS-B", options=exactly)
+    return calibration(*(round(float(v), 3) for v in found.x / scale))
 
 
 def accepted(observed: ObservedSet, calibration: Calibration) -> Acceptance:
     """How well the set's matches are told from the rest with these coefficients."""
     outcomes: list[Outcome] = []
     for q in observed.queries:
-        odds = log_odds(calibration, q.inliers, q.similarity)
-        order = np.lexsort((q.ids, -odds))
-        none = (None,) * len(order)
-        ranking = Ranking(q.ids[order], probability(odds[order]), none, calibration.accept, calibrated=True)
+        ranking = calibrated_ranking(calibration, q.ids, q.inliers, q.similarity, {})
         outcomes.append(judge(q.query, ranking, observed.ids))
     return acceptance(outcomes)
 

@@ -9,22 +9,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pictures import SOURCES, View, corners, photograph, picture
+from pictures import SOURCES, Place, View, corners, photograph, picture
 
 OBJECTS = ("astronaut", "chelsea", "coffee", "hubble_deep_field", "stereo_motorcycle")
 ALONE = ("cell", "coins", "grass", "gravel", "immunohistochemistry", "retina", "rocket")
+DAMAGED = "damaged.jpg"
 ROOMS = (
     ("astronaut", "coffee"),
     ("chelsea", "hubble_deep_field"),
     ("coffee", "stereo_motorcycle"),
     ("retina", "chelsea"),
 )
-QUERY_ROOM = {"coffee": (250, 330, 360, 18), "chelsea": (700, 360, 380, -22)}
+QUERY_ROOM: dict[str, Place] = {"coffee": (250, 330, 360, 18), "chelsea": (700, 360, 380, -22)}
 
 
 def views() -> dict[str, View]:
     """The photographs of the collection, by file name."""
-    taken = {}
+    taken: dict[str, View] = {}
     for name in OBJECTS:
         taken |= {
             f"{name}-1-front.jpg": View({name: (480, 350, 560, 0)}),
@@ -43,33 +44,30 @@ def views() -> dict[str, View]:
     return taken
 
 
-def write(path: Path, data: bytes) -> None:
-    """Leave a file alone that is already what it should be, so that it is not indexed again."""
-    if not path.exists() or path.read_bytes() != data:
-        path.write_bytes(data)
-
-
 def draw(folder: Path, photos: dict[str, View]) -> None:
-    """Write the photographs, one damaged file among them, and three queries."""
+    """Write the photographs, one damaged file among them, and three queries; what is there already stays."""
+    drawn_by = max(file.stat().st_mtime for file in Path(__file__).parent.glob("*.py"))
     queries = {
         "snapshot.jpg": View({"astronaut": (560, 330, 500, -28)}, light=0.8, visitor=330),
         "room.jpg": View(QUERY_ROOM),
         "stranger.jpg": View({"camera": (480, 350, 520, 15)}),
     }
-    for name, taken in (("photos", photos), ("queries", queries)):
+    for name, taken in (("photos", photos | {DAMAGED: View({})}), ("queries", queries)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for file, view in taken.items():
-            write(folder / name / file, photograph(file, view))
-    write(folder / "photos/damaged.jpg", photograph("damaged.jpg", View({}))[:2000])
+            path, part = folder / name / file, folder / "part"
+            if not path.exists() or path.stat().st_mtime < drawn_by:
+                part.write_bytes(photograph(file, view)[: 2000 if file == DAMAGED else None])
+                part.replace(path)
 
 
 def resight(*arguments: str) -> str:
-    """Show a command line and what it prints; what it prints on standard output."""
+    """Run a command line, showing it and what it prints; its standard output."""
     print("\n$ resight", *arguments, flush=True)
     program = Path(sys.executable).with_name("resight")
     done = subprocess.run([program, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     print(done.stdout, end="", flush=True)
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1):  # 1 is "nothing found"
         sys.exit(done.returncode)
     return done.stdout
 

@@ -72,13 +72,11 @@ def photograph(name: str, view: View) -> bytes:
         _hang(scene, picture(hung), place, rng)
     if view.visitor is not None:
         _stand(scene, view.visitor)
-    scene = scene.astype(np.float32)
     slope = np.linspace(rng.uniform(0.75, 1), rng.uniform(0.85, 1.1), SIZE[0], dtype=np.float32)
-    scene *= view.light * slope[None, :, None] * rng.uniform(0.93, 1.07, 3).astype(np.float32)
-    scene = cv2.GaussianBlur(scene, (0, 0), view.blur)
-    scene += view.noise * rng.standard_normal(scene.shape, np.float32)
+    lit = scene * (view.light * slope[None, :, None] * rng.uniform(0.93, 1.07, 3).astype(np.float32))
+    seen = cv2.GaussianBlur(lit, (0, 0), view.blur) + view.noise * rng.standard_normal(scene.shape, np.float32)
     file = io.BytesIO()
-    PIL.Image.fromarray(np.clip(scene, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=view.quality)
+    PIL.Image.fromarray(np.clip(seen, 0, 255).astype(np.uint8)).save(file, "JPEG", quality=view.quality)
     return file.getvalue()
 
 
@@ -111,7 +109,7 @@ def _hang(scene: Pixels, pixels: Pixels, place: Place, rng: np.random.Generator)
         pixels = cv2.resize(pixels, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     edge = max(pixels.shape[:2]) // 25
     colour = _FRAMES[rng.integers(len(_FRAMES))]
-    framed = cv2.copyMakeBorder(pixels, *[edge] * 4, cv2.BORDER_CONSTANT, value=colour)
+    framed = cv2.copyMakeBorder(pixels, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=colour)
     height, width = framed.shape[:2]
     flat = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
     target = corners(place, framed.shape)

@@ -1,6 +1,9 @@
 """Small textured pictures, and views of them under known maps, that the tests of several rooms share."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -103,3 +106,30 @@ def indexed(tmp_path_factory, photos, recipe) -> Path:
         report = collection.add([photos], workers=1)
     assert (report.added, report.failed) == (12, 0)
     return path
+
+
+@pytest.fixture
+def python():
+    """Starts a Python program, given as text with its arguments, that can import resight; killed if it outlives us."""
+    started = []
+    source = str(Path(__file__).resolve().parents[1] / "src")
+    path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+
+    def start(program: str, *arguments: object) -> subprocess.Popen[str]:
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", program, *map(str, arguments)],
+                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()

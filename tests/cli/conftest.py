@@ -10,10 +10,18 @@ import PIL.Image
 import pytest
 
 from resight.errors import CollectionError, QueryError
-from resight.recipes.recipe import AsmkStage, GlobalStage, LocalStage, Recipe
+from resight.recipes.recipe import AsmkStage, CodebookStage, GlobalStage, LocalStage, Recipe
 from resight.search.ranking import Evidence, Ranking
 
-SIFT = Recipe(name="rootsift-asmk", title="SIFT", source="-", filter="asmk", local=LocalStage(), asmk=AsmkStage())
+SIFT = Recipe(
+    name="rootsift-asmk",
+    title="SIFT",
+    source="-",
+    filter="asmk",
+    local=LocalStage(),
+    codebook=CodebookStage(),
+    asmk=AsmkStage(),
+)
 DEEP = Recipe.model_validate(
     {"name": "deep", "title": "Deep", "source": "-", "filter": "global", "global": GlobalStage(network="net")}
 )
@@ -53,7 +61,7 @@ class AddReport:
 @dataclass(frozen=True)
 class Info:
     path: str
-    recipe: Recipe
+    recipe: str
     fingerprint: str = "f00d"
     images: int = 3
     missing: int = 0
@@ -136,7 +144,7 @@ class FakeCollection:
         return iter([SimpleNamespace(origin="/photos/bad\n.jpg", reason="truncated")])
 
     def info(self):
-        return Info(self.path, self.recipe, codebook={"words": 4096, "fitted_on": "these"})
+        return Info(self.path, self.recipe.name, codebook={"words": 4096, "fitted_on": "these"})
 
     def verify(self, *, progress=None):
         return self.problems

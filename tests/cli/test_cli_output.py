@@ -57,9 +57,20 @@ def test_a_log_gets_no_line_that_tells_nothing(capsys, monkeypatch):
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with Reporter() as reporter:
         now[0] += 2 * LOG_EVERY
-        reporter.report("encoding", 0, 50)
+        reporter.report("encoding", 1, 50)
         reporter.report("encoding", 50, 50)
     assert capsys.readouterr().err == ""
+
+
+def test_the_rate_is_that_of_this_phase(capsys, monkeypatch):
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Reporter() as reporter:
+        reporter.report("describing", 0, 9)
+        reporter.report("encoding", 20, 100)
+        now[0] += 40
+        reporter.report("encoding", 40, 100)
+    assert capsys.readouterr().err == "encoding: 40 of 100, 0.5/s, about 0:02:00 left\n"
 
 
 def test_quiet_is_quiet(capsys, monkeypatch):

@@ -49,6 +49,12 @@ def test_a_reader_that_leaves_is_no_error():
     assert (err, process.returncode) == (b"", 141)
 
 
+def test_a_defect_is_not_mistaken_for_nothing_found():
+    process = start("Fake.answers['a.jpg'] = ZeroDivisionError('oops'); main()", "search", "c", "a.jpg")
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 3 and b"ZeroDivisionError: oops" in err and b"report" in err.splitlines()[-1]
+
+
 def test_help_and_search_do_not_load_networks():
     program = "from contextlib import suppress\nwith suppress(SystemExit): main()\n"
     program += "heavy = {'torch', 'timm', 'faiss', 'cv2'} & set(sys.modules)\nsys.exit(sorted(heavy) or 0)"

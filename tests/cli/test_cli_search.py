@@ -5,12 +5,14 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from resight.cli.queries import parse_box
 from resight.errors import ImageError, QueryError
+from resight.search.ranking import Ranking
 
 
 def asked(fake):
@@ -46,6 +48,17 @@ def test_nothing_found_is_said_on_the_right_stream(resight):
         assert "nothing found" in result.stderr and "nothing" not in result.stdout
         assert not resight("search", "c", "none.jpg", form, "--quiet").stderr
     assert json.loads(resight("search", "c", "none.jpg", "--json").stdout)["queries"][0]["found"] is False
+
+
+def test_a_recipe_that_cannot_tell_matches_is_not_said_to_have_found_any(resight, fake):
+    fake.answers["a.jpg"] = Ranking(np.array([3, 1]), np.float32([0.9, 0.4]), (None, None), -np.inf, False)
+    result = resight("search", "c", "a.jpg", "-k", "2")
+    heading, columns, first, _ = result.stdout.splitlines()
+    assert "the 2 most similar" in heading and "match" not in heading.replace("which are matches", "")
+    assert "similarity" in columns and first.split() == ["1", "id:3", "0.900", "/photos/th\\tree.jpg"]
+    assert result.exit_code == 0 and not result.stderr
+    answer = resight("search", "c", "a.jpg", "--json").stdout
+    assert "Infinity" not in answer and json.loads(answer)["queries"][0]["threshold"] is None
 
 
 def test_one_query_found_is_enough(resight):
@@ -194,3 +207,10 @@ def test_errors_are_messages_without_a_traceback(resight):
     assert result.exit_code == 2
     assert (result.stdout, result.stderr) == ("", "resight: nowhere is not a collection\n")
     assert resight("search", "c", "id:x").exit_code == 2
+
+
+def test_a_failed_query_is_named_once(resight, fake, monkeypatch):
+    monkeypatch.setitem(fake.answers, "b.jpg", QueryError("b.jpg: the box leaves the image"))
+    result = resight("search", "c", "b.jpg", "unknown.jpg")
+    assert result.exit_code == 2
+    assert result.stderr == "resight: b.jpg: the box leaves the image\nresight: unknown.jpg: no such query\n"

@@ -212,6 +212,7 @@ def test_accepted_results_stand_before_a_folded_tail(write, photo):
 def test_nothing_found_is_said_plainly(write, photo):
     page = write(FakeCollection({1: photo}), result([0.2], [None]))
     assert "Nothing found" in page.text and "None of the 12,345 pictures" in page.text
+    assert "A match needs a probability of a true match of 50 %; the best has 20 %." in page.text
     assert page.all("details")
     assert not write(FakeCollection({}), result([], [])).all("details")
 
@@ -219,6 +220,12 @@ def test_nothing_found_is_said_plainly(write, photo):
 def test_similarities_are_not_called_probabilities(write, photo):
     page = write(FakeCollection({1: photo}), result([], [], ranking=ranking([0.75], [None], calibrated=False)))
     assert "0.750" in page.text and "%" not in page.text
+
+
+def test_a_ranking_without_a_threshold_claims_no_match(write, photo):
+    unjudged = Ranking(np.array([1]), np.float32([0.75]), (None,), -np.inf, calibrated=False)
+    page = write(FakeCollection({1: photo}), result([], [], ranking=unjudged))
+    assert "The 1 most similar" in page.text and "1 match" not in page.text
 
 
 def test_hostile_names_stay_text(write, tmp_path):

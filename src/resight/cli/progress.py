@@ -27,6 +27,7 @@ class Reporter:
         self._phase: str | None = None
         self._task: TaskID | None = None
         self._began = self._logged = time.monotonic()
+        self._first = 0  # done already when the phase began
 
     def __enter__(self) -> Self:
         if not self._quiet and sys.stderr.isatty():
@@ -57,13 +58,13 @@ class Reporter:
     def _log(self, phase: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         if phase != self._phase:
-            self._phase, self._began = phase, now
-        if now - self._logged < LOG_EVERY or not done or done == total:
+            self._phase, self._began, self._first = phase, now, done
+        if now - self._logged < LOG_EVERY or now - self._began < 1 or done in (self._first, total):
             return
         self._logged = now
-        rate = done / max(now - self._began, 1e-9)
+        rate = (done - self._first) / (now - self._began)
         text = f"{phase}: {done:,}" + (f" of {total:,}" if total is not None else "") + f", {rate:.1f}/s"
-        if total is not None and done:
+        if total is not None:
             text += f", about {clock((total - done) / rate)} left"
         sys.stderr.write(text + "\n")
         sys.stderr.flush()

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
+from math import isfinite
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from resight.cli import output
@@ -11,6 +12,7 @@ from resight.cli import output
 if TYPE_CHECKING:
     from resight.search.collection import Collection
     from resight.search.page import QueryResult
+    from resight.search.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,10 @@ def table(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
             continue
         ranking, timing = outcome.ranking, outcome.timing
         shown = _shown(outcome, everything)
-        count = ranking.accepted
         measure = "probability" if ranking.calibrated else "similarity"
         took = f"{timing.describe + timing.filter + timing.verify:.2f} s"
-        found = "nothing found" if not count else "1 match" if count == 1 else f"{count:,} matches"
-        output.line(f"{output.printable(outcome.query)}: {found} among {len(collection):,} images ({took})")
-        if not count and len(ranking) and not everything:
+        output.line(f"{output.printable(outcome.query)}: {_found(ranking)} among {len(collection):,} images ({took})")
+        if not ranking.accepted and len(ranking) and not everything:
             output.line(
                 f"  the best has {measure} {ranking.scores[0]:.3f}, a match needs {ranking.threshold:.3f}; "
                 "--all shows it"
@@ -49,6 +49,14 @@ def table(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
         sys.stdout.flush()
 
 
+def _found(ranking: "Ranking") -> str:
+    if not ranking.accepted:
+        return "nothing found"
+    if not isfinite(ranking.threshold):
+        return f"the {len(ranking):,} most similar (this recipe cannot tell which are matches)"
+    return "1 match" if ranking.accepted == 1 else f"{ranking.accepted:,} matches"
+
+
 def _cells(collection: "Collection", outcome: "QueryResult", index: int) -> tuple[str, ...]:
     ranking = outcome.ranking
     evidence, image_id = ranking.evidence[index], int(ranking.ids[index])
@@ -56,7 +64,7 @@ def _cells(collection: "Collection", outcome: "QueryResult", index: int) -> tupl
         str(index + 1),
         f"id:{image_id}",
         f"{ranking.scores[index]:.3f}",
-        "yes" if index < ranking.accepted else "no",
+        "" if not isfinite(ranking.threshold) else "yes" if index < ranking.accepted else "no",
         "" if evidence is None else str(evidence.inliers),
         "" if evidence is None or evidence.box is None else ",".join(f"{v:.0f}" for v in evidence.box),
         output.printable(collection.entry(image_id).origin),
@@ -92,7 +100,7 @@ def json(collection: "Collection", outcomes: Iterable[Outcome], everything: bool
 
     A result: rank (from 1), id, path, score, accepted, inliers, matches, homography (3×3, query pixels →
     result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where it was not
-    verified.
+    verified. threshold: the least score of a match, or null with a recipe that cannot tell matches.
     A query that could not be answered has ``error`` with the reason, and no results.
     """
     separator = ""
@@ -112,7 +120,7 @@ def _answer(collection: "Collection", outcome: Outcome, everything: bool) -> dic
         "box": outcome.box,
         "found": ranking.accepted > 0,
         "calibrated": ranking.calibrated,
-        "threshold": ranking.threshold,
+        "threshold": ranking.threshold if isfinite(ranking.threshold) else None,
         "results": [_result(collection, outcome, index) for index in _shown(outcome, everything)],
         "timing": asdict(outcome.timing),
     }

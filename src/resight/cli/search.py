@@ -1,6 +1,7 @@
 """The verb that finds: queries in, every picture of the same thing out."""
 
 from collections.abc import Iterable, Iterator
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,7 @@ def search(
     found = failed = False
 
     def remark(result: "QueryResult") -> None:
-        if result.ranking.accepted == top:
+        if result.ranking.accepted == top and isfinite(result.ranking.threshold):
             output.note(f"{result.query}: only the first {top} are shown; --top shows more")
         if not result.ranking.accepted and (csv or paths or null):
             output.note(f"{result.query}: nothing found")

@@ -13,8 +13,8 @@ from resight.artefact import load_artefact, save_artefact
 KIND = "codebook"
 _DESCRIPTORS_PER_WORD = 16
 _MAX_WORDS = 65_536
-_ITERATIONS = 12
-_TRAINING_A_CENTROID = 1024  # more changes the centroids of k-means little
+_ITERATIONS = 8
+_TRAINING_A_CENTROID = 256  # more changes the centroids of k-means little
 _BLOCK = 65_536  # descriptors converted to float32 at a time
 
 

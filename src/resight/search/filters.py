@@ -20,16 +20,22 @@ def asmk_similarity(
     total = np.zeros(len(snapshot))
     compared = 0
     weight = selectivity(query.codes.shape[1] * 8, alpha, threshold)
+    asked = _lanes(query.codes)
     for segment in snapshot.segments:
+        codes = _lanes(segment.codes)
         for rows, postings in segment.gather(query.words):
-            differing = np.bitwise_count(segment.codes[postings] ^ query.codes[rows])
-            distance = differing.sum(axis=1, dtype=np.int64)
+            distance = np.bitwise_count(codes[postings] ^ asked[rows]).sum(axis=1, dtype=np.int64)
             position = snapshot.positions(segment.images[postings])
-            live = position >= 0
-            total += np.bincount(position[live], weights=weight[distance[live]], minlength=len(total))
+            # Postings of removed images, at −1, are counted in front of the others and dropped.
+            total += np.bincount(position + 1, weights=weight[distance], minlength=len(total) + 1)[1:]
             compared += len(postings)
     norm = np.sqrt(np.maximum(snapshot.words, 1) * max(1, len(query)))
     return (total / norm).astype(np.float32), compared
+
+
+def _lanes(codes: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint64]:
+    """The same bits in 64-bit pieces, where they divide into such: an eighth of the work."""
+    return codes.view(np.uint64) if codes.shape[1] % 8 == 0 and len(codes) else codes
 
 
 def cosine_similarity(snapshot: Snapshot, log: LogReader, query: NDArray[np.float32]) -> NDArray[np.float32]:

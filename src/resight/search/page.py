@@ -7,6 +7,7 @@ laid over it by the homography that was found. Pictures are embedded once and re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -69,7 +70,7 @@ def _page(collection: "Collection", results: Sequence[QueryResult]) -> Iterator[
     if len(results) > 1:
         yield '<nav aria-label="Queries"><ol>\n'
         for number, result in enumerate(results, 1):
-            found = _count(result.ranking.accepted)
+            found = _found(result.ranking)
             yield f'<li><a href="#q{number}">{escape(result.query)}</a> – {found}</li>\n'
         yield "</ol></nav>\n"
     embedded: set[str] = set()
@@ -95,12 +96,13 @@ def _section(collection: "Collection", result: QueryResult, number: int, embedde
         f'<svg viewBox="0 0 {query.width:.1f} {query.height:.1f}" role="img" '
         f'aria-label="The query: {escape(result.query)}">{query.use()}{query_box(query, result.box)}</svg>\n'
         f'<div><h2 id="q{number}">{escape(result.query)}</h2>\n'
-        f'<p class="{"found" if accepted else "nothing"}">{_count(accepted)}</p>\n'
+        f'<p class="{"found" if accepted else "nothing"}">{_found(ranking)}</p>\n'
     )
     if not accepted:
+        best = f"; the best has {_score(float(ranking.scores[0]), ranking.calibrated)}" if len(ranking) else ""
         yield (
-            f"<p>None of the {len(collection):,} pictures shows the same thing with enough evidence: "
-            f"{_measure(ranking)} at least {_score(ranking.threshold, ranking.calibrated)}.</p>\n"
+            f"<p>None of the {len(collection):,} pictures shows the same thing with enough evidence. "
+            f"A match needs a {_measure(ranking)} of {_score(ranking.threshold, ranking.calibrated)}{best}.</p>\n"
         )
     if result.box is not None:
         yield f"<p>Only this part: {', '.join(f'{v:g}' for v in result.box)}</p>\n"
@@ -157,10 +159,12 @@ def _read(origin: str, key: str, size: tuple[int, int]) -> tuple[Pane, Image | N
     return Pane(key, size), picture
 
 
-def _count(accepted: int) -> str:
-    if not accepted:
+def _found(ranking: Ranking) -> str:
+    if not ranking.accepted:
         return "Nothing found"
-    return "1 match" if accepted == 1 else f"{accepted:,} matches"
+    if not isfinite(ranking.threshold):
+        return f"The {len(ranking):,} most similar; this recipe cannot tell which are matches"
+    return "1 match" if ranking.accepted == 1 else f"{ranking.accepted:,} matches"
 
 
 def _measure(ranking: Ranking) -> str:

@@ -16,7 +16,7 @@ from resight.local.matching import WordTable
 from resight.recipes.recipe import Recipe, VerifyStage
 from resight.search.filters import asmk_similarity, cosine_similarity
 from resight.search.ranking import Evidence, Ranking
-from resight.search.verify import check, log_odds, probability
+from resight.search.verify import calibrated_ranking, check
 from resight.store.records import record_length, unpack_features
 from resight.store.store import Store
 
@@ -91,15 +91,7 @@ class Searcher:
         evidence, distances = self._verify(query, assigned, box, shortlist, stage)
         inliers = np.zeros(len(ids), np.int64)
         inliers[shortlist] = [evidence[int(p)].inliers for p in shortlist]
-        odds = log_odds(self.recipe.calibration, inliers, similarity)
-        order = np.lexsort((ids, -odds))[:top]
-        ranking = Ranking(
-            ids[order],
-            probability(odds[order]),
-            tuple(evidence.get(int(p)) for p in order),
-            self.recipe.calibration.accept,
-            calibrated=True,
-        )
+        ranking = calibrated_ranking(self.recipe.calibration, ids, inliers, similarity, evidence, top)
         timing = Timing(described, filtered - began, time.perf_counter() - filtered, compared + distances)
         return ranking, timing
 

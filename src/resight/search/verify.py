@@ -1,6 +1,6 @@
 """Spatial verification of the top of a ranking, and the calibrated probability that an image is a true match."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +12,10 @@ from resight.local.matching import WordTable, match_by_words
 from resight.local.rootsift import UNIT
 from resight.local.verification import verify
 from resight.recipes.recipe import Calibration, VerifyStage
-from resight.search.ranking import Evidence
+from resight.search.ranking import Evidence, Ranking
 
 _CHANCE = 3  # inliers that say nothing: four correspondences always agree on some homography
 
-Candidate = Callable[[int], tuple[LocalFeatures, NDArray[np.integer], tuple[int, int]]]
 
 
 def check(
@@ -60,6 +59,27 @@ def log_odds(
 def probability(odds: NDArray[np.float64]) -> NDArray[np.float32]:
     """The logistic function, without overflow."""
     return (0.5 * (1 + np.tanh(0.5 * odds))).astype(np.float32)
+
+
+def calibrated_ranking(
+    calibration: Calibration,
+    ids: NDArray[np.int64],
+    inliers: NDArray[np.int64],
+    similarity: NDArray[np.float32],
+    evidence: Mapping[int, Evidence],
+    top: int | None = None,
+) -> Ranking:
+    """The first `top` of N images by the probability of a true match; ties by image id.
+
+    evidence: by position in `ids`. An image without inliers is never accepted, however similar: it would be a match
+    that nobody can be shown the reason for.
+    """
+    odds = log_odds(calibration, inliers, similarity)
+    below = np.log(calibration.accept / (1 - calibration.accept)) - 1e-3
+    shown = np.where(inliers > 0, odds, np.minimum(odds, below))
+    order = np.lexsort((ids, -odds, -shown))[:top]
+    found = tuple(evidence.get(int(position)) for position in order)
+    return Ranking(ids[order], probability(shown[order]), found, calibration.accept, calibrated=True)
 
 
 def _extent(query: LocalFeatures, rows: NDArray[np.int64]) -> Box:

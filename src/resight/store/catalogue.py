@@ -69,12 +69,10 @@ class Catalogue:
         if not path.is_file():
             raise CollectionError(f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`")
         self._path = path
-        try:
+        with self._explained():
             if not write:
                 _roll_back(path)
             self._db = _connect(path, "rw" if write else "ro")
-        except sqlite3.DatabaseError as error:
-            raise self._trouble(error) from error
         if (found := self.get("format")) != FORMAT:
             raise CollectionError(f"{folder}: has format {found}, this resight reads {FORMAT}; index it anew")
 
@@ -99,15 +97,14 @@ class Catalogue:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside becomes visible and durable together at the end, or not at all."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield self._db
-            self._db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            raise self._trouble(error) from error
-        finally:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+        with self._explained():
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield self._db
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -120,10 +117,8 @@ class Catalogue:
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        try:
+        with self._explained():
             return self._db.execute(sql, tuple(values)).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise self._trouble(error) from error
 
     def run(self, sql: str, values: Iterable[Any] = ()) -> None:
         """Carry out a statement; call inside ``transaction``."""
@@ -151,12 +146,19 @@ class Catalogue:
         """Close the file."""
         self._db.close()
 
-    def _trouble(self, error: sqlite3.DatabaseError) -> CollectionError:
-        if error.sqlite_errorname == "SQLITE_FULL":
-            advice = "what was committed before is kept. Make room and run the same command again"
-        else:
-            advice = "if no other process is using it and the disk is sound, restore a copy or index anew"
-        return CollectionError(f"{self._path}: {error}; {advice}")
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """SQLite's troubles with the file as a CollectionError; our own mistakes stay what they are."""
+        try:
+            yield
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+            raise
+        except sqlite3.DatabaseError as error:
+            if error.sqlite_errorname == "SQLITE_FULL":
+                advice = "what was committed before is kept. Make room and run the same command again"
+            else:
+                advice = "if no other process is using it and the disk is sound, restore a copy or index anew"
+            raise CollectionError(f"{self._path}: {error}; {advice}") from error
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:

@@ -1,0 +1,67 @@
+"""Collections of made-up descriptions, for tests of what becomes of them on disk."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from resight.describe.description import Description
+from resight.embedding.codebook import Codebook
+from resight.local.features import LocalFeatures
+from resight.store.store import New, Store
+
+
+def features(seed: int, n: int) -> LocalFeatures:
+    """n features whose descriptors crowd around 40 places, so that pictures share words."""
+    rng = np.random.default_rng(seed)
+    middle = np.random.default_rng(0).integers(40, 200, (40, 128))
+    descriptors = middle[rng.integers(0, 40, n)] + rng.integers(-30, 30, (n, 128))
+    xy, size, angle, score = (rng.uniform(0, 6, (n, k)).astype(np.float32) for k in (2, 1, 1, 1))
+    return LocalFeatures(xy, size[:, 0] + 1, angle[:, 0], score[:, 0], descriptors.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def made_up() -> Callable[[int, int], LocalFeatures]:
+    return features
+
+
+@pytest.fixture(scope="session")
+def codebook() -> Codebook:
+    sample = np.concatenate([features(seed, 60).descriptors for seed in range(10)])
+    return Codebook.fit(sample, 32, seed=0, fitted_on="made up")
+
+
+@pytest.fixture(scope="session")
+def new() -> Callable[[str, LocalFeatures], New]:
+    """An image of features at an origin, to be stored."""
+    return lambda origin, local: New(origin, f"digest of {origin}", 1, 2, Description((640, 480), None, local))
+
+
+@pytest.fixture
+def store(tmp_path, recipe):
+    """An empty collection, open for writing."""
+    with Store.create(tmp_path / "collection", recipe, "f00d") as made:
+        yield made
+
+
+@pytest.fixture
+def filled(store, new, codebook) -> Store:
+    """A collection with a codebook and images /0 … /5, of 30, 0, 45, 60, 75 and 90 features."""
+    store.start_generation(codebook, {"words": 32, "fitted_on": "made up"})
+    for first in (0, 3):
+        sizes: Sequence[int] = (30, 0, 45, 60, 75, 90)[first : first + 3]
+        store.add([new(f"/{first + i}", features(first + i, n)) for i, n in enumerate(sizes)], [], codebook)
+    return store
+
+
+@pytest.fixture(scope="session")
+def flip() -> Callable[[Path, int], None]:
+    """Flips a bit of a file's byte."""
+
+    def damage(path: Path, at: int) -> None:
+        data = bytearray(path.read_bytes())
+        data[at] ^= 0x10
+        path.write_bytes(data)
+
+    return damage
