@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resight.cli.queries import parse_box
+from resight.cli.search import NEAR
 from resight.errors import ImageError, QueryError
 from resight.search.ranking import Ranking
 
@@ -200,6 +201,17 @@ def test_html_is_written_beside_any_form(resight, tmp_path, fake, photo):
     assert str(photo) in text and "Nothing found" in text and text.startswith("<!doctype html>")
     unwritable = resight("search", "c", "none.jpg", "--html", Path(tmp_path, "no", "out.html"))
     assert unwritable.exit_code == 2 and "out.html" in unwritable.stderr
+
+
+def test_the_page_shows_only_the_nearest_misses_unless_told(resight, tmp_path, fake, monkeypatch):
+    many = np.arange(1, 31)
+    fake.answers["b.jpg"] = Ranking(many, np.linspace(0.4, 0.1, 30, dtype=np.float32), (None,) * 30, 0.5, True)
+    monkeypatch.setattr(fake, "origins", dict.fromkeys(many.tolist(), "/gone.jpg"))
+    out = tmp_path / "out.html"
+    resight("search", "c", "b.jpg", "--html", out)
+    assert f"The next {NEAR}, not accepted" in out.read_text("utf-8")
+    resight("search", "c", "b.jpg", "--html", out, "--all")
+    assert "The next 30, not accepted" in out.read_text("utf-8")
 
 
 def test_errors_are_messages_without_a_traceback(resight):

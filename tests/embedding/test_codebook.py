@@ -15,7 +15,9 @@ def words(n: int, dimension: int, seed: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, dimension)).astype(np.float32)
 
 
-@pytest.mark.parametrize(("descriptors", "expected"), [(0, 1), (31, 1), (32, 2), (1023, 32), (1024, 64), (10**9, 65536)])
+@pytest.mark.parametrize(
+    ("descriptors", "expected"), [(0, 1), (31, 1), (32, 2), (1023, 32), (1024, 64), (10**9, 65536)]
+)
 def test_the_size_leaves_sixteen_descriptors_a_word(descriptors, expected):
     assert choose_words(descriptors) == expected
 

@@ -36,7 +36,7 @@ def coordinates(width: int, height: int) -> np.ndarray:
     return np.stack([x, y, x * 0], axis=2).astype(np.uint8)
 
 
-EDGES = st.tuples(st.floats(0, 99), st.floats(1, 99)).map(lambda t: (t[0], min(100.0, t[0] + t[1])))
+EDGES = st.tuples(st.floats(0, 98), st.floats(1.5, 99)).map(lambda t: (t[0], min(100.0, t[0] + t[1])))
 
 
 @given(EDGES, EDGES)

@@ -32,10 +32,7 @@ def test_project_agrees_with_opencv(homography):
 def test_jacobians_are_the_derivative(homography):
     step = 1e-4
     expected = np.stack(
-        [
-            (project(homography, POINTS + d) - project(homography, POINTS - d)) / (2 * step)
-            for d in step * np.eye(2)
-        ],
+        [(project(homography, POINTS + d) - project(homography, POINTS - d)) / (2 * step) for d in step * np.eye(2)],
         axis=2,
     )
     np.testing.assert_allclose(jacobians(homography, POINTS), expected, atol=1e-5)

@@ -1,15 +1,19 @@
 """Collections of made-up descriptions, for tests of what becomes of them on disk."""
 
+import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook
 from resight.local.features import LocalFeatures
 from resight.store.store import New, Store
+from resight.store.workers import _describe
 
 
 def features(seed: int, n: int) -> LocalFeatures:
@@ -55,6 +59,24 @@ def filled(store, new, codebook) -> Store:
     return store
 
 
+@pytest.fixture
+def in_this_process(monkeypatch) -> list[str]:
+    """Has files described in this process, by what the workers run. Records the names of those that were."""
+    described = []
+
+    def describe_files(sources, recipe, known, *, workers: int, timeout: float):
+        monkeypatch.setattr("resight.store.workers._recipe", recipe, raising=False)
+        monkeypatch.setattr("resight.store.workers._known", known, raising=False)
+        for source in sources:
+            outcome = _describe(source)
+            if outcome.size is not None:
+                described.append(Path(source.origin).name)
+            yield outcome
+
+    monkeypatch.setattr("resight.store.indexing.describe_files", describe_files)
+    return described
+
+
 @pytest.fixture(scope="session")
 def flip() -> Callable[[Path, int], None]:
     """Flips a bit of a file's byte."""
@@ -65,3 +87,27 @@ def flip() -> Callable[[Path, int], None]:
         path.write_bytes(data)
 
     return damage
+
+
+@pytest.fixture
+def large(photos, tmp_path) -> Path:
+    """A picture with 400 MB of nothing behind it, which take a while to read."""
+    path = tmp_path / "large.png"
+    path.write_bytes((photos / "coffee-1.png").read_bytes())
+    os.truncate(path, 400_000_000)
+    return path
+
+
+@pytest.fixture(scope="session")
+def reader_of() -> Callable[[Path, int], psutil.Process | None]:
+    """Finds the child of a process that has a file open, if there is one just now."""
+
+    def find(path: Path, parent: int) -> psutil.Process | None:
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(parent).children():
+                with suppress(psutil.Error):
+                    if str(path) in (file.path for file in child.open_files()):
+                        return child
+        return None
+
+    return find

@@ -1,6 +1,5 @@
 """Transactions, crashes in them, readers beside them, and files that are no catalogue."""
 
-import os
 import signal
 import sqlite3
 
@@ -92,7 +91,7 @@ def test_a_crash_while_it_is_made_leaves_none_and_can_be_made_again(tmp_path):
         Catalogue(tmp_path, write=False)
     Catalogue.create(tmp_path, {})
     assert Catalogue(tmp_path, write=True).get("format") == 1
-    assert os.listdir(tmp_path) == [FILE]
+    assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
 def test_files_that_are_no_catalogue_are_named(tmp_path):
@@ -116,7 +115,7 @@ def test_a_full_disk_is_said_in_words_and_loses_nothing(folder):
         db.execute(INSERT, ("before",))
     pages = writer.rows("PRAGMA page_count")[0][0]
     writer._db.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(CollectionError, match="full.*Make room"), writer.transaction() as db:
+    with pytest.raises(CollectionError, match=r"full.*Make room"), writer.transaction() as db:
         db.executemany(INSERT, [(str(i) * 99,) for i in range(999)])
     assert writer.rows("SELECT origin FROM failures") == [("before",)]
     writer._db.execute("PRAGMA max_page_count = 100000")

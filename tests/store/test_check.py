@@ -65,7 +65,7 @@ def test_a_damaged_page_of_the_catalogue_is_found(folder):
     try:
         assert any("catalogue.sqlite" in line for line in check(folder))
     except CollectionError as error:
-        assert "catalogue.sqlite" in str(error)  # noqa: PT017 - either way it is said
+        assert "catalogue.sqlite" in str(error)  # either way it is said
 
 
 def test_a_check_is_not_confused_by_a_writer_that_goes_on(filled, new, made_up, codebook, monkeypatch):

@@ -13,26 +13,9 @@ import pytest
 
 from resight.errors import CollectionError
 from resight.search.collection import Collection
-from resight.store import indexing, workers
+from resight.store import indexing
 
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """Runs the workers' function here; the list it gives records the files that were described."""
-    described = []
-
-    def describe_files(sources, recipe, known, *, workers: int, timeout: float):
-        monkeypatch.setattr("resight.store.workers._recipe", recipe, raising=False)
-        monkeypatch.setattr("resight.store.workers._known", known, raising=False)
-        for source in sources:
-            outcome = describe(source)
-            if outcome.size is not None:
-                described.append(Path(source.origin).name)
-            yield outcome
-
-    describe = workers._describe
-    monkeypatch.setattr(indexing, "describe_files", describe_files)
-    return described
+pytestmark = pytest.mark.usefixtures("in_this_process")
 
 
 @pytest.fixture
@@ -42,6 +25,12 @@ def folder(tmp_path, pictures, save) -> Path:
     for name, picture in (("a", "astronaut"), ("b", "coffee"), ("c", "chelsea"), ("sub/d", "rocket")):
         save(folder / f"{name}.png", pictures[picture])
     return folder
+
+
+@pytest.fixture(scope="module")
+def recipe(recipe):
+    """A quick one."""
+    return recipe.model_copy(update={"local": recipe.local.model_copy(update={"max_features": 200})})
 
 
 @pytest.fixture
@@ -195,11 +184,11 @@ def test_an_image_whose_file_is_damaged_is_no_longer_found_but_named(collection,
 
 
 def test_a_name_that_is_no_text_is_a_failure_that_can_be_shown(collection, folder):
-    os.rename(os.fsencode(folder / "a.png"), os.fsencode(folder) + b"/\xff.png")
+    (folder / "a.png").rename(folder / "\udcff.png")  # the byte ff
     assert add(collection, folder) == {"added": 3, "failed": 1}
     (failure,) = collection.failures()
     assert failure.origin == f"{folder}/\\udcff.png" and "UTF-8" in failure.reason
-    os.rename(os.fsencode(folder) + b"/\xff.png", os.fsencode(folder / "a.png"))
+    (folder / "\udcff.png").rename(folder / "a.png")
     assert add(collection, folder) == {"added": 1, "unchanged": 3} and list(collection.failures()) == []
 
 
@@ -247,7 +236,7 @@ def test_pictures_without_features_are_images_like_others(collection, folder, pi
 def test_a_collection_of_pictures_without_features_says_what_it_lacks(collection, tmp_path, pictures, save):
     save(tmp_path / "flat/flat.png", pictures["brick"] * 0 + 128)
     assert add(collection, tmp_path / "flat") == {"added": 1}
-    with pytest.raises(CollectionError, match="1 images have no codebook yet.*index more photos"):
+    with pytest.raises(CollectionError, match=r"1 images have no codebook yet.*index more photos"):
         collection.search(1)
     with pytest.raises(CollectionError, match="too few features"):
         collection.refit()

@@ -2,7 +2,6 @@
 
 import os
 import threading
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -40,15 +39,6 @@ def test_outcomes_come_in_order_and_name_what_failed(photos, recipe, tmp_path):
     assert not workers()
 
 
-@pytest.fixture
-def large(photos, tmp_path) -> Path:
-    """A picture with 400 MB of nothing behind it, which take a while to read."""
-    path = tmp_path / "large.png"
-    path.write_bytes((photos / "coffee-1.png").read_bytes())
-    os.truncate(path, 400_000_000)
-    return path
-
-
 def test_a_file_that_takes_too_long_costs_only_itself(large, recipe, tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"broken")
     paths = [large, tmp_path / "broken.jpg"]
@@ -57,19 +47,17 @@ def test_a_file_that_takes_too_long_costs_only_itself(large, recipe, tmp_path):
     assert "not an image" in broken.reason
 
 
-def kill_the_reader_of(path: Path, given_up: threading.Event) -> None:
+def kill_the_reader(reader_of, path: Path, given_up: threading.Event) -> None:
     """As a crash in a decoder would."""
     while not given_up.wait(0.001):
-        for child in workers():
-            with suppress(psutil.Error):
-                if str(path) in (file.path for file in child.open_files()):
-                    child.kill()
-                    return
+        if reader := reader_of(path, os.getpid()):
+            reader.kill()
+            return
 
 
-def test_a_file_that_kills_its_worker_costs_only_itself(large, photos, recipe):
+def test_a_file_that_kills_its_worker_costs_only_itself(large, photos, recipe, reader_of):
     given_up = threading.Event()
-    killer = threading.Thread(target=kill_the_reader_of, args=[large, given_up])
+    killer = threading.Thread(target=kill_the_reader, args=[reader_of, large, given_up])
     killer.start()
     try:
         paths = [photos / "moon.png", large, photos / "coffee-1.png", photos / "rocket-1.png"]

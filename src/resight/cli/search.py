@@ -1,6 +1,7 @@
 """The verb that finds: queries in, every picture of the same thing out."""
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,8 @@ from resight.errors import QueryError
 
 if TYPE_CHECKING:
     from resight.search.page import QueryResult
+
+NEAR = 10  # images below the matches that a page shows without --all
 
 
 def search(
@@ -77,7 +80,8 @@ def search(
             else:
                 found |= outcome.ranking.accepted > 0
                 if page is not None:
-                    kept.append(outcome)
+                    near = len(outcome.ranking) if everything else outcome.ranking.accepted + NEAR
+                    kept.append(replace(outcome, ranking=outcome.ranking.top(near)))
                 if not quiet:
                     remark(outcome)
             yield outcome

@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 class WordTable:
     """A query's descriptors, looked up by visual word.
 
-    words: M ascending word of each entry; rows: M the descriptor's row. A row occurs once for each of its words.
+    rows: M descriptor rows, by word; a row occurs once for each of its words.
+    first: those of word w are rows[first[w]:first[w + 1]]; the last word of the table is one that no row has.
     """
 
-    words: NDArray[np.int64]
     rows: NDArray[np.int64]
+    first: NDArray[np.int64]
     descriptors: NDArray[np.float32]
 
     @classmethod
@@ -28,8 +29,15 @@ class WordTable:
         """descriptors: N×D; assigned: N×k words of each, −1 for none."""
         rows, columns = np.nonzero(assigned >= 0)
         words = assigned[rows, columns]
-        order = np.argsort(words, kind="stable")
-        return cls(words[order], rows[order], descriptors)
+        first = np.cumsum([0, *np.bincount(words), 0])
+        return cls(rows[np.argsort(words, kind="stable")], first, descriptors)
+
+    def entries(self, words: NDArray[np.integer]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where each word's rows begin, and how many there are; none for −1 and words that no row has."""
+        unused = len(self.first) - 2
+        known = np.where((words >= 0) & (words < unused), words, unused)
+        first = self.first[known]
+        return first, self.first[known + 1] - first
 
 
 def match_by_words(
@@ -44,8 +52,7 @@ def match_by_words(
     Returns rows of the query, rows of the database image (each used once), and how many distances were computed.
     Ties are broken by row.
     """
-    first = np.searchsorted(query.words, words, "left")
-    counts = np.searchsorted(query.words, words, "right") - first
+    first, counts = query.entries(words)
     compared = int(counts.sum())
     j = np.repeat(np.arange(len(words)), counts)
     i = query.rows[np.arange(compared) + np.repeat(first - np.cumsum(counts) + counts, counts)]

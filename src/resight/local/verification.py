@@ -19,6 +19,7 @@ from resight.local.features import LocalFeatures
 # the perspective of a homography, which turns and stretches different parts of a plane differently.
 _TURN_WINDOW, _OCTAVE_WINDOW = np.deg2rad(45.0), 1.0
 _TURN_TOLERANCE, _OCTAVE_TOLERANCE = np.deg2rad(30.0), 1.0
+_HYPOTHESES = 128
 _MINIMUM = 4  # correspondences that define a homography
 
 
@@ -38,13 +39,16 @@ def _turned(angle: NDArray[np.floating]) -> NDArray[np.floating]:
 def consistent(
     query: LocalFeatures, result: LocalFeatures, i: NDArray[np.int64], j: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """Which correspondences share the change of scale and orientation that most others agree with; (len(i),) bool."""
+    """Which correspondences share the change of scale and orientation that most others agree with; (len(i),) bool.
+
+    The change is that of one of the first `_HYPOTHESES` correspondences; ``match_by_words`` gives the nearest first.
+    """
     if len(i) == 0:
         return np.zeros(0, bool)
     turn = result.angle[j] - query.angle[i]
     octaves = np.log2(result.size[j] / query.size[i])
-    turn_gap = np.abs(_turned(turn[:, None] - turn))
-    octave_gap = np.abs(octaves[:, None] - octaves)
+    turn_gap = np.abs(_turned(turn[:_HYPOTHESES, None] - turn))
+    octave_gap = np.abs(octaves[:_HYPOTHESES, None] - octaves)
     votes = (turn_gap < _TURN_WINDOW / 1.5) & (octave_gap < _OCTAVE_WINDOW / 1.5)
     peak = int(votes.sum(axis=1).argmax())
     agree: NDArray[np.bool_] = (turn_gap[peak] < _TURN_WINDOW) & (octave_gap[peak] < _OCTAVE_WINDOW)
@@ -90,10 +94,9 @@ def verify(
     homography, mask = cv2.findHomography(query.xy[i], result.xy[j], _usac(max_error, seed))
     if homography is None or not np.isfinite(homography).all():
         return nothing
-    agree = mask.ravel().astype(bool) & _patch_agrees(homography, query, result, i, j)
-    if np.count_nonzero(agree) < _MINIMUM:
-        return nothing
-    return Verification(np.asarray(homography, np.float64), kept[agree])
+    placed = np.flatnonzero(mask)
+    inliers = kept[placed[_patch_agrees(homography, query, result, i[placed], j[placed])]]
+    return Verification(np.asarray(homography, np.float64), inliers) if len(inliers) >= _MINIMUM else nothing
 
 
 def _usac(threshold: float, seed: int) -> "cv2.UsacParams":

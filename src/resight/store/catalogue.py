@@ -4,7 +4,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class Catalogue:
         if not path.is_file():
             raise CollectionError(f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`")
         self._path = path
-        with self._explained():
+        with _explained(self._path):
             if not write:
                 _roll_back(path)
             self._db = _connect(path, "rw" if write else "ro")
@@ -82,22 +82,19 @@ class Catalogue:
         temporary = folder / f"{FILE}.new"
         for left in (temporary, folder / f"{FILE}.new-journal"):
             left.unlink(missing_ok=True)
-        db = sqlite3.connect(temporary, isolation_level=None)
-        try:
+        pairs = [(key, json.dumps(value)) for key, value in {"format": FORMAT, **meta}.items()]
+        with _explained(temporary), closing(sqlite3.connect(temporary, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = FULL")
             db.executescript(f"BEGIN;{_SCHEMA}")
-            pairs = [(key, json.dumps(value)) for key, value in {"format": FORMAT, **meta}.items()]
             db.executemany("INSERT INTO meta VALUES (?, ?)", pairs)
             db.execute("COMMIT")
-        finally:
-            db.close()
         temporary.replace(folder / FILE)
         sync_folder(folder)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside becomes visible and durable together at the end, or not at all."""
-        with self._explained():
+        with _explained(self._path):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -117,7 +114,7 @@ class Catalogue:
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        with self._explained():
+        with _explained(self._path):
             return self._db.execute(sql, tuple(values)).fetchall()
 
     def run(self, sql: str, values: Iterable[Any] = ()) -> None:
@@ -146,19 +143,20 @@ class Catalogue:
         """Close the file."""
         self._db.close()
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        """SQLite's troubles with the file as a CollectionError; our own mistakes stay what they are."""
-        try:
-            yield
-        except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
-            raise
-        except sqlite3.DatabaseError as error:
-            if error.sqlite_errorname == "SQLITE_FULL":
-                advice = "what was committed before is kept. Make room and run the same command again"
-            else:
-                advice = "if no other process is using it and the disk is sound, restore a copy or index anew"
-            raise CollectionError(f"{self._path}: {error}; {advice}") from error
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's troubles with the file as a CollectionError; our own mistakes stay what they are."""
+    try:
+        yield
+    except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
+        raise
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorname.startswith(("SQLITE_FULL", "SQLITE_IOERR_WRITE")):
+            advice = "what was committed before is kept. Make room and run the same command again"
+        else:
+            advice = "if no other process is using it and the disk is sound, restore a copy or index anew"
+        raise CollectionError(f"{path}: {error}; {advice}") from error
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
@@ -176,8 +174,5 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
 def _roll_back(path: Path) -> None:
     """Undo what a killed writer had half committed, which SQLite does only for those who may write."""
     if path.with_name(f"{FILE}-journal").exists() and os.access(path.parent, os.W_OK):
-        db = _connect(path, "rw")
-        try:
+        with closing(_connect(path, "rw")) as db:
             db.execute("SELECT 1 FROM meta").fetchone()
-        finally:
-            db.close()
