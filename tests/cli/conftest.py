@@ -182,6 +182,8 @@ def fake(monkeypatch):
     monkeypatch.setattr(FakeCollection, "calls", [])
     answers = {"a.jpg": FOUND, "none.jpg": NOTHING, 3: FOUND, "standard input": FOUND}
     monkeypatch.setattr(FakeCollection, "answers", answers)
+    # The photos are as unreal as the collection.
+    monkeypatch.setattr("resight.cli.index.find_sources", lambda paths, on_problem: iter(()))
     return FakeCollection
 
 

@@ -36,7 +36,10 @@ def coordinates(width: int, height: int) -> np.ndarray:
     return np.stack([x, y, x * 0], axis=2).astype(np.uint8)
 
 
-EDGES = st.tuples(st.floats(0, 98), st.floats(1.5, 99)).map(lambda t: (t[0], min(100.0, t[0] + t[1])))
+# In sixteenths, so that no rounding blurs which pixels a box touches.
+EDGES = st.tuples(st.integers(0, 98 * 16), st.integers(16, 99 * 16)).map(
+    lambda t: (t[0] / 16, min(100.0, (t[0] + t[1]) / 16))
+)
 
 
 @given(EDGES, EDGES)

@@ -12,6 +12,7 @@ import pytest
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook
 from resight.local.features import LocalFeatures
+from resight.recipes import Recipe
 from resight.store.store import New, Store
 from resight.store.workers import _describe
 
@@ -23,6 +24,12 @@ def features(seed: int, n: int) -> LocalFeatures:
     descriptors = middle[rng.integers(0, 40, n)] + rng.integers(-30, 30, (n, 128))
     xy, size, angle, score = (rng.uniform(0, 6, (n, k)).astype(np.float32) for k in (2, 1, 1, 1))
     return LocalFeatures(xy, size[:, 0] + 1, angle[:, 0], score[:, 0], descriptors.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def recipe(recipe) -> Recipe:
+    """As elsewhere, but quick: with few features."""
+    return recipe.model_copy(update={"local": recipe.local.model_copy(update={"max_features": 200})})
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,6 @@ def folder(tmp_path, pictures, save) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def recipe(recipe):
-    """A quick one."""
-    return recipe.model_copy(update={"local": recipe.local.model_copy(update={"max_features": 200})})
-
-
 @pytest.fixture
 def collection(tmp_path, recipe):
     with Collection.create(tmp_path / "collection", recipe) as made:

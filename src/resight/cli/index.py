@@ -20,6 +20,7 @@ from resight.cli.options import (
 )
 from resight.cli.progress import Reporter, clock
 from resight.errors import CollectionError, QueryError
+from resight.images.sources import find_sources
 
 if TYPE_CHECKING:
     from resight.search.collection import AddReport, Collection
@@ -43,6 +44,8 @@ def index(
     What is already indexed and unchanged is skipped, so an interrupted run goes on where it stopped. A
     collection keeps the recipe it was made with; --recipe chooses it when it is made.
     """
+    # Before a collection is made, so that a mistyped name leaves nothing behind. Standard input is read only once.
+    find_sources([photo for photo in photos if photo not in ("-", "@-")], on_problem=lambda origin, reason: None)
     with open_or_create(into, recipe, weights) as collection:
         try:
             with Reporter(quiet) as reporter:

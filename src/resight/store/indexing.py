@@ -157,6 +157,8 @@ class _Run:
     ) -> None:
         self.store, self.describer, self.known, self.gone = store, describer, known, gone
         self.added = self.changed = self.moved = self.unchanged = self.failed = 0
+        self._new: list[New] = []
+        self._failures: list[tuple[str, str, int, int]] = []
         self._codebook = Codebook.load(store.codebook_path(store.generation)) if store.generation else None
         self._by_content: dict[str, list[str]] = {}
         lost = {origin for origin, old in known.items() if old.missing and origin not in todo} | gone.keys()
@@ -168,7 +170,6 @@ class _Run:
         same = frozenset(self.known[s.origin].digest for s in todo if s.origin in self.known)
         contents = same | frozenset(self._by_content)
         recipe = self.store.recipe
-        batch: list[Outcome] = []
         last = time.monotonic()
         report(Progress("describing", 0, len(todo)))
         if not todo:
@@ -180,15 +181,15 @@ class _Run:
         ):
             try:
                 for done, outcome in enumerate(outcomes, 1):
-                    batch.append(outcome)
-                    if len(batch) >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
-                        self._commit(batch)
-                        batch, last = [], time.monotonic()
+                    self._take(outcome)
+                    waiting = len(self._new) + len(self._failures)
+                    if waiting >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
+                        self._commit()
+                        last = time.monotonic()
                     report(Progress("describing", done, len(todo)))
-            except KeyboardInterrupt:
-                self._commit(batch)
-                raise
-            self._commit(batch)
+            finally:
+                # Also after Ctrl-C: what is described is kept.
+                self._commit()
 
     def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Generator[Outcome]:
         """Settle files of known content; those that are copies of a file still there are described after all."""
@@ -226,19 +227,19 @@ class _Run:
             )
         return True
 
-    def _commit(self, batch: list[Outcome]) -> None:
-        network = self.describer.network
-        new, failures = [], []
-        for outcome in batch:
-            source = outcome.source
-            if outcome.reason is not None:
-                failures.append((source.origin, outcome.reason, *_stamp(source)))
-            elif outcome.size is not None:
-                vector = None
-                if network is not None and outcome.pixels is not None:
-                    vector = network.describe(outcome.pixels)
-                description = Description(outcome.size, vector, outcome.local)
-                new.append(New(source.origin, outcome.digest, *_stamp(source), description))
+    def _take(self, outcome: Outcome) -> None:
+        source = outcome.source
+        if outcome.reason is not None:
+            self._failures.append((source.origin, outcome.reason, *_stamp(source)))
+        elif outcome.size is not None:
+            network = self.describer.network
+            vector = None if network is None or outcome.pixels is None else network.describe(outcome.pixels)
+            description = Description(outcome.size, vector, outcome.local)
+            self._new.append(New(source.origin, outcome.digest, *_stamp(source), description))
+
+    def _commit(self) -> None:
+        new, failures = self._new, self._failures
+        self._new, self._failures = [], []
         if new or failures:
             self.store.add(new, failures, self._codebook)
         self.failed += len(failures)
