@@ -1,7 +1,8 @@
 """Fit a recipe's [calibration]: the probability of a true match, from inliers and similarity, on labelled sets.
 
 Logistic regression (maximum likelihood) over all verified results of all queries, with the recipe's own formula
-(`resight.search.verify.log_odds`) and coefficients that are not negative. Every set weighs the same, within a set
+(`resight.search.verify.log_odds`). What an inlier weighs against similarity is given, not fitted: it decides the order
+of the results, where likelihood on a few sets would trust similarity far beyond them. Every set weighs the same, within a set
 every query, within a query every result.
 """
 
@@ -115,33 +116,31 @@ class Samples:
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
-def fit(samples: Samples, accept: float, fitted_on: str) -> Calibration:
-    """The coefficients of least weighted log-loss. Raises RecipeError where all samples are true or all are false."""
+def fit(samples: Samples, accept: float, fitted_on: str, ratio: float) -> Calibration:
+    """The intercept and slope of least weighted log-loss, with `similarity` = `ratio` × `inliers`. Raises RecipeError where all samples are true or all are false."""
     if samples.true.all() or not samples.true.any():
         raise RecipeError("a calibration needs both true and false results among those verified: add queries")
     sign = np.where(samples.true, 1.0, -1.0)
 
-    def calibration(intercept: float, inliers: float, similarity: float) -> Calibration:
+    def calibration(intercept: float, slope: float) -> Calibration:
+        inliers, similarity = round(slope, 3), round(ratio * slope, 3)
         return Calibration(
-            intercept=intercept, inliers=inliers, similarity=similarity, accept=accept, fitted_on=fitted_on
+            intercept=round(intercept, 3), inliers=inliers, similarity=similarity, accept=accept, fitted_on=fitted_on
         )
 
-    # The recipe's own formula gives the columns, so that there is one definition.
-    counted = log_odds(calibration(0, 1, 0), samples.inliers, samples.similarity)
-    columns = np.column_stack([np.ones(len(sign)), counted, samples.similarity])
-    # Similarities are small numbers: unscaled, their coefficient's gradient looks like convergence.
-    scale = np.where(columns.std(axis=0) > 0, columns.std(axis=0), 1.0)
-    columns /= scale
+    # The recipe's own formula gives the column, so that there is one definition.
+    evidence = log_odds(calibration(0, 1), samples.inliers, samples.similarity)
+    columns = np.column_stack([np.ones(len(sign)), evidence])
 
     def loss(coefficients: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         margin = sign * (columns @ coefficients)
         slope = -samples.weight * sign * 0.5 * (1 - np.tanh(0.5 * margin))
         return float(samples.weight @ np.logaddexp(0, -margin)), columns.T @ slope
 
-    bounds = [(None, None), (_LEAST * scale[1], None), (0, None)]
     exactly = {"ftol": 1e-15, "gtol": 1e-9, "maxiter": 1000}
-    found = minimize(loss, [-4.0, 1.0, 1.0], jac=True, bounds=bounds, method="L-BFGS-B", options=exactly)
-    return calibration(*(round(float(v), 3) for v in found.x / scale))
+    bounds = [(None, None), (_LEAST, None)]
+    found = minimize(loss, [-4.0, 1.0], jac=True, bounds=bounds, method="L-BFGS-B", options=exactly)
+    return calibration(float(found.x[0]), float(found.x[1]))
 
 
 def accepted(observed: ObservedSet, calibration: Calibration) -> Acceptance:
@@ -175,6 +174,9 @@ def main(arguments: Sequence[str] | None = None) -> Calibration:
     parser.add_argument(
         "--leave-one-set-out", action="store_true", help="also each set's figures with coefficients of the others"
     )
+    parser.add_argument(
+        "--ratio", type=float, default=30.0, help="weight of similarity ÷ weight of inliers (default: 30, for ASMK)"
+    )
     options = parser.parse_args(arguments)
     options.collections.mkdir(parents=True, exist_ok=True)
     recipe = load_recipe(options.recipe)
@@ -183,13 +185,13 @@ def main(arguments: Sequence[str] | None = None) -> Calibration:
         sets.append(observe(labelled, recipe, options.collections, options.workers))
         print(f"{labelled.name}: searched", flush=True)
     samples = Samples.of(sets)
-    calibration = fit(samples, options.accept, _fitted_on(sets))
+    calibration = fit(samples, options.accept, _fitted_on(sets), options.ratio)
     protocol = f"{protocol_text(options)}; recipe {recipe.name}; {len(samples.true):,} verified results"
     rows = [_row("itself and the others", s, calibration) for s in sets]
     if options.leave_one_set_out and len(sets) > 1:
         for left in sets:
             others = [s for s in sets if s is not left]
-            rows.append(_row("the others", left, fit(Samples.of(others), options.accept, _fitted_on(others))))
+            rows.append(_row("the others", left, fit(Samples.of(others), options.accept, _fitted_on(others), options.ratio)))
     bins = reliability(samples, calibration)
     print(header(protocol))
     print(tomli_w.dumps({"calibration": calibration.model_dump()}))

@@ -77,7 +77,7 @@ def test_fit_recovers_the_coefficients_that_made_the_samples():
     inliers, similarity = rng.integers(0, 60, n), rng.random(n).astype(np.float32)
     odds = -4 + 1.5 * np.log(1 + np.maximum(0, inliers - 3)) + 2 * similarity
     true = rng.random(n) < 1 / (1 + np.exp(-odds))
-    found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(n, 1 / n)), 0.5, "made up")
+    found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(n, 1 / n)), 0.5, "made up", 4 / 3)
     assert (found.intercept, found.inliers, found.similarity) == pytest.approx((-4, 1.5, 2), abs=0.08)
 
 
@@ -86,8 +86,8 @@ def test_fit_keeps_coefficients_from_going_below_zero():
 
     inliers, true = np.array([4, 4, 30, 30] * 10), np.array([False, True, False, True] * 10)
     similarity = np.where(true, 0.1, 0.9).astype(np.float32)  # the wrong way round
-    found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(40, 1 / 40)), 0.5, "made up")
-    assert found.similarity == 0 and 0 < found.inliers < 0.01
+    found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(40, 1 / 40)), 0.5, "made up", 2.0)
+    assert 0 < found.inliers < 0.01 and found.similarity == pytest.approx(2 * found.inliers)
 
 
 @pytest.mark.parametrize("mutual", [False, True])

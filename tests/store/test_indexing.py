@@ -14,6 +14,7 @@ import pytest
 from resight.errors import CollectionError
 from resight.search.collection import Collection
 from resight.store import indexing
+from resight.store.log import LogWriter
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -309,6 +310,22 @@ def test_an_interrupted_run_is_gone_on_with(tmp_path, recipe, folder, monkeypatc
         assert collection.verify() == [] and len(in_this_process) == 4
         found = collection.search(folder / "a.png")
         assert found.ids.tolist() == expected.ids.tolist() and found.scores.tolist() == expected.scores.tolist()
+
+
+def test_ctrl_c_in_the_middle_of_a_commit_does_not_cost_the_batch(collection, folder, monkeypatch):
+    left = [KeyboardInterrupt]
+
+    def interrupted(log, sync=LogWriter.sync) -> None:
+        if left:
+            raise left.pop()
+        sync(log)
+
+    monkeypatch.setattr(indexing, "_BATCH_IMAGES", 2)
+    monkeypatch.setattr(LogWriter, "sync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        collection.add([folder])
+    assert len(collection) == 2 and collection.verify() == []
+    assert add(collection, folder) == {"added": 2, "unchanged": 2}
 
 
 def test_another_recipe_is_refused(tmp_path, recipe):

@@ -17,7 +17,6 @@ from resight.search.ranking import Evidence, Ranking
 _CHANCE = 3  # inliers that say nothing: four correspondences always agree on some homography
 
 
-
 def check(
     query: LocalFeatures,
     table: WordTable,

@@ -239,9 +239,9 @@ class _Run:
 
     def _commit(self) -> None:
         new, failures = self._new, self._failures
-        self._new, self._failures = [], []
         if new or failures:
             self.store.add(new, failures, self._codebook)
+        self._new, self._failures = [], []  # only now: a Ctrl-C before it is followed by another commit
         self.failed += len(failures)
         replaced = sum(item.origin in self.known for item in new)
         self.changed += replaced
