@@ -2,8 +2,8 @@
 
 Logistic regression (maximum likelihood) over all verified results of all queries, with the recipe's own formula
 (`resight.search.verify.log_odds`). What an inlier weighs against similarity is given, not fitted: it decides the order
-of the results, where likelihood on a few sets would trust similarity far beyond them. Every set weighs the same, within a set
-every query, within a query every result.
+of the results, where likelihood on a few sets would trust similarity far beyond them. Every set weighs the same,
+within a set every query, within a query every result.
 """
 
 import argparse
@@ -117,7 +117,10 @@ class Samples:
 
 
 def fit(samples: Samples, accept: float, fitted_on: str, ratio: float) -> Calibration:
-    """The intercept and slope of least weighted log-loss, with `similarity` = `ratio` × `inliers`. Raises RecipeError where all samples are true or all are false."""
+    """The intercept and slope of least weighted log-loss, with `similarity` = `ratio` × `inliers`.
+
+    Raises RecipeError where all samples are true or all are false.
+    """
     if samples.true.all() or not samples.true.any():
         raise RecipeError("a calibration needs both true and false results among those verified: add queries")
     sign = np.where(samples.true, 1.0, -1.0)
@@ -191,7 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> Calibration:
     if options.leave_one_set_out and len(sets) > 1:
         for left in sets:
             others = [s for s in sets if s is not left]
-            rows.append(_row("the others", left, fit(Samples.of(others), options.accept, _fitted_on(others), options.ratio)))
+            rows.append(
+                _row("the others", left, fit(Samples.of(others), options.accept, _fitted_on(others), options.ratio))
+            )
     bins = reliability(samples, calibration)
     print(header(protocol))
     print(tomli_w.dumps({"calibration": calibration.model_dump()}))

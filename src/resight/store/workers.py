@@ -130,6 +130,9 @@ def _describe(source: Source) -> Outcome:
         image = decode(data, source.origin, max_side=_recipe.image.max_side)
     except ImageError as error:
         return Outcome(source, reason=error.reason)
-    local = None if _recipe.local is None else local_features(image, _recipe.local)
+    try:
+        local = None if _recipe.local is None else local_features(image, _recipe.local)
+    except cv2.error as error:
+        return Outcome(source, reason=f"no features could be described: {error.err}")
     pixels = None if _recipe.global_ is None else image.pixels
     return Outcome(source, content, image.size, local, pixels)
