@@ -1,8 +1,9 @@
 """Codebooks of visual words: two-level k-means, with exact-within-probes assignment (survey §4.2.1)."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import faiss
 import numpy as np
@@ -44,17 +45,15 @@ class Codebook:
     words: NDArray[np.float32]
     fitted_on: str
     probes: int = 8
-    _index: Any = field(init=False, repr=False)
 
-    def __post_init__(self) -> None:
-        quantizer = faiss.IndexFlatL2(self.coarse.shape[1])
-        quantizer.add(self.coarse)
-        index = faiss.IndexIVFFlat(quantizer, self.coarse.shape[1], len(self.coarse), faiss.METRIC_L2)
-        index.is_trained = True
-        index.nprobe = min(self.probes, len(self.coarse))
-        index.add(self.words)
-        # The index keeps a reference to the quantizer only on the C++ side.
-        object.__setattr__(self, "_index", (index, quantizer))
+    @cached_property
+    def _cells(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Words by coarse cell; where each cell's begin; their centroids, and half the squared lengths of these."""
+        cell = _nearest(self.words, self.coarse, 1)[:, 0]
+        first = np.cumsum([0, *np.bincount(cell, minlength=len(self.coarse))])
+        members = np.argsort(cell, kind="stable")
+        centroids = self.words[members]
+        return members, first, centroids, np.einsum("wd,wd->w", centroids, centroids) / 2
 
     def __len__(self) -> int:
         return len(self.words)
@@ -79,7 +78,7 @@ class Codebook:
         cells = max(1, round(words**0.5))
         drawn = np.random.default_rng(seed).permutation(n)[: cells * _TRAINING_A_CENTROID]
         coarse = _kmeans(descriptors[np.sort(drawn)], cells, seed)
-        cell = _nearest(descriptors, coarse)
+        cell = _nearest(descriptors, coarse, 1)[:, 0]
         parts = np.split(np.argsort(cell, kind="stable"), np.cumsum(np.bincount(cell, minlength=cells))[:-1])
         shares = _apportion(np.array([len(part) for part in parts]), words)
         leaves = [
@@ -89,9 +88,31 @@ class Codebook:
 
     def assign(self, descriptors: NDArray[np.float32], k: int = 1) -> NDArray[np.int64]:
         """The k nearest words of each of N descriptors, nearest first: N×k int64, −1 where the probes held fewer."""
-        if len(descriptors) == 0:
+        n = len(descriptors)
+        if n == 0:
             return np.empty((0, k), np.int64)
-        return np.asarray(self._index[0].search(np.ascontiguousarray(descriptors, np.float32), k)[1])
+        members, first, centroids, halves = self._cells
+        probed = _nearest(descriptors, self.coarse, min(self.probes, len(self.coarse)))
+        # All descriptors that look into a cell are compared with its words in one matrix product.
+        by_cell = np.argsort(probed, axis=None, kind="stable")
+        ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(self.coarse)))
+        distance = np.full((probed.size, k), np.inf, np.float32)
+        found = np.full((probed.size, k), -1, np.int64)
+        for cell, looks in enumerate(np.split(by_cell, ends[:-1])):
+            own = slice(first[cell], first[cell + 1])
+            words = members[own]
+            if len(looks) == 0 or len(words) == 0:
+                continue
+            # Half the squared distance, less the descriptor's own share, which does not change the order.
+            gap = halves[own] - descriptors[looks // probed.shape[1]] @ centroids[own].T
+            rows = np.arange(len(looks))
+            for place in range(min(k, len(words))):  # several passes for the least are quicker than a partition
+                best = gap.argmin(axis=1)
+                distance[looks, place] = gap[rows, best]
+                found[looks, place] = words[best]
+                gap[rows, best] = np.inf
+        nearest = np.argsort(distance.reshape(n, -1), axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(found.reshape(n, -1), nearest, axis=1)
 
     def save(self, path: Path) -> None:
         """Write the codebook as one safetensors file."""
@@ -123,11 +144,12 @@ def _kmeans(x: NDArray[np.uint8] | NDArray[np.float32], k: int, seed: int) -> ND
     return np.asarray(clustering.centroids, np.float32)
 
 
-def _nearest(x: NDArray[np.uint8] | NDArray[np.float32], centroids: NDArray[np.float32]) -> NDArray[np.int64]:
+def _nearest(x: NDArray[np.uint8] | NDArray[np.float32], centroids: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """The k nearest centroids of each row, nearest first; N×k."""
     flat = faiss.IndexFlatL2(centroids.shape[1])
     flat.add(centroids)
     blocks = [
-        flat.search(np.ascontiguousarray(x[start : start + _BLOCK], np.float32), 1)[1][:, 0]
+        flat.search(np.ascontiguousarray(x[start : start + _BLOCK], np.float32), k)[1]
         for start in range(0, len(x), _BLOCK)
     ]
     return np.concatenate(blocks)

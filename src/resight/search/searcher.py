@@ -102,9 +102,9 @@ class Searcher:
     def _assign(self, local: LocalFeatures | None) -> NDArray[np.int64]:
         """N×k nearest words of the query's descriptors, as many as any stage asks for."""
         codebook, recipe = self.snapshot.codebook, self.recipe
-        if codebook is None or local is None:
-            return np.empty((0, 1), np.int64)
         wanted = [s.query_assignments for s in (recipe.asmk, recipe.verify) if s is not None]
+        if codebook is None or local is None or not wanted:
+            return np.empty((0, 1), np.int64)
         return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:

@@ -30,6 +30,7 @@ from resight.store.log import LogReader, LogWriter, sync_folder
 from resight.store.records import pack_features, record_length, unpack_features
 
 _FEATURES, _VECTORS, _LOCK = "features.log", "vectors.log", "lock"
+_TOGETHER = 64  # images whose descriptors are assigned in one go, which is faster and bounds memory
 _MERGE = 4  # segments of a like size that are merged into one
 
 
@@ -206,7 +207,7 @@ class Store:
                 self.catalogue.set("features_end", features.end)
                 self.catalogue.set("vectors_end", vectors.end)
                 if codebook is not None and new:
-                    local = [item.description.local for item in new]
+                    local = [item.description.local for item in new if item.description.local is not None]
                     self._encode_into(self.generation, codebook, ids, local)
         self._sweep()
 
@@ -247,21 +248,22 @@ class Store:
             db.executemany("DELETE FROM images WHERE id = ?", [(i,) for i in ids])
 
     def _encode_into(
-        self, generation: int, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures | None]
+        self, generation: int, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures]
     ) -> None:
         encodings: list[Encoding] = []
         with LogWriter(self._words_path(generation), self.catalogue.get("words_end") or 0) as log:
-            for image, features in zip(ids, local, strict=True):
-                if features is None:
-                    raise ValueError("an image without local features cannot be encoded")
-                descriptors = features.descriptors.astype(np.float32)
-                words = codebook.assign(descriptors)
-                encodings.append(encode_assigned(descriptors, words, codebook))
-                at, crc = log.append(words[:, 0].astype("<i4").tobytes())
-                self.catalogue.run(
-                    "UPDATE images SET words_at = ?, words = ?, words_crc = ? WHERE id = ?",
-                    (at, len(encodings[-1]), crc, image),
-                )
+            for start in range(0, len(ids), _TOGETHER):
+                part = [f.descriptors.astype(np.float32) for f in local[start : start + _TOGETHER]]
+                words = codebook.assign(np.concatenate(part))
+                ends = np.cumsum([len(descriptors) for descriptors in part])
+                split = np.split(words, ends[:-1])
+                for image, descriptors, own in zip(ids[start : start + _TOGETHER], part, split, strict=True):
+                    encodings.append(encode_assigned(descriptors, own, codebook))
+                    at, crc = log.append(own[:, 0].astype("<i4").tobytes())
+                    self.catalogue.run(
+                        "UPDATE images SET words_at = ?, words = ?, words_crc = ? WHERE id = ?",
+                        (at, len(encodings[-1]), crc, image),
+                    )
             log.sync()
             self.catalogue.set("words_end", log.end)
         self._add_segment(Segment.build(ids, encodings, codebook.dimension // 8))
