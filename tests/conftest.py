@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -124,6 +125,8 @@ def python():
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
+                # A test run started in the background ignores Ctrl-C, and its children would inherit that.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         )
         return started[-1]
