@@ -10,7 +10,7 @@ from resight.evaluation import evaluate, load_labelled, sample
 DATA = Path(os.environ.get("RESIGHT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared/data"))
 
 # Well below what docs/measurements.md has: other versions of OpenCV may move a figure by a point, a defect by ten.
-FLOORS = {"museum_mcv": 0.95, "grocery_packages": 0.50, "scenes_multiview": 0.88, "ukbench1000": 0.80}
+FLOORS = {"museum_mcv": 0.95, "grocery_packages": 0.50, "scenes_multiview": 0.85, "ukbench1000": 0.88}
 
 
 @pytest.mark.data
