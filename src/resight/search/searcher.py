@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.describe.describer import DESCRIPTOR_DIMENSION
 from resight.describe.description import Description
 from resight.errors import CollectionError
 from resight.geometry.boxes import Box
@@ -17,8 +16,7 @@ from resight.recipes.recipe import Recipe, VerifyStage
 from resight.search.filters import asmk_similarity, cosine_similarity
 from resight.search.ranking import Evidence, Ranking
 from resight.search.verify import calibrated_ranking, check
-from resight.store.records import record_length, unpack_features
-from resight.store.store import Store
+from resight.store.store import Store, read_features
 
 
 @dataclass(frozen=True)
@@ -141,8 +139,7 @@ class Searcher:
 
     def _local(self, position: int) -> LocalFeatures:
         at, count = int(self.snapshot.features_at[position]), int(self.snapshot.features[position])
-        record = self._features.record(at, record_length(count, DESCRIPTOR_DIMENSION))
-        return unpack_features(record, count, DESCRIPTOR_DIMENSION)
+        return read_features(self._features, at, count)
 
     def _word(self, position: int) -> NDArray[np.int32]:
         at, count = int(self.snapshot.words_at[position]), int(self.snapshot.features[position])

@@ -299,15 +299,15 @@ def learn_codebook(store: Store, report: Reporter) -> None:
 
 def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8], int]:
     """Descriptors drawn evenly from all images, and how many images there are."""
-    counts = store.catalogue.rows("SELECT id, features FROM images ORDER BY id")
+    counts = store.catalogue.rows("SELECT features_at, features FROM images ORDER BY id")
     total = sum(count for _, count in counts)
     share = min(1.0, _SAMPLE / max(1, total))
     rng, log = np.random.default_rng(seed), store.features_log()
     parts = []
-    for image, count in counts:
+    for at, count in counts:
         take = np.flatnonzero(rng.random(count) < share)
         if len(take):
-            parts.append(np.asarray(read_features(store, log, image).descriptors[take], np.uint8))
+            parts.append(np.asarray(read_features(log, at, count).descriptors[take], np.uint8))
     return (np.concatenate(parts) if parts else np.empty((0, 128), np.uint8)), len(counts)
 
 

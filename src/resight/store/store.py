@@ -208,7 +208,7 @@ class Store:
                 self.catalogue.set("vectors_end", vectors.end)
                 if codebook is not None and new:
                     local = [item.description.local for item in new if item.description.local is not None]
-                    self._encode_into(self.generation, codebook, ids, local)
+                    self._encode_into(codebook, ids, local)
         self._sweep()
 
     def pending(self) -> int:
@@ -224,9 +224,9 @@ class Store:
             "SELECT id, features_at, features FROM images WHERE words_at IS NULL ORDER BY id LIMIT ?",
             (batch,),
         ):
-            local = [_read_features(log, at, count) for _, at, count in rows]
+            local = [read_features(log, at, count) for _, at, count in rows]
             with self.catalogue.transaction():
-                self._encode_into(self.generation, codebook, [row[0] for row in rows], local)
+                self._encode_into(codebook, [row[0] for row in rows], local)
             self._sweep()
             yield len(rows)
 
@@ -243,15 +243,13 @@ class Store:
         self._sweep()
 
     def remove(self, ids: Sequence[int]) -> None:
-        """Forget images. Their records stay in the logs, unreachable, until the collection is compacted."""
+        """Forget images. Their records stay in the logs, where nothing points at them any more."""
         with self.catalogue.transaction() as db:
             db.executemany("DELETE FROM images WHERE id = ?", [(i,) for i in ids])
 
-    def _encode_into(
-        self, generation: int, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures]
-    ) -> None:
+    def _encode_into(self, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures]) -> None:
         encodings: list[Encoding] = []
-        with LogWriter(self._words_path(generation), self.catalogue.get("words_end") or 0) as log:
+        with LogWriter(self._words_path(self.generation), self.catalogue.get("words_end") or 0) as log:
             for start in range(0, len(ids), _TOGETHER):
                 part = [f.descriptors.astype(np.float32) for f in local[start : start + _TOGETHER]]
                 words = codebook.assign(np.concatenate(part))
@@ -307,13 +305,8 @@ class Store:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def read_features(store: Store, log: LogReader, image: int) -> LocalFeatures:
-    """The local features of an image of the catalogue."""
-    ((at, count),) = store.catalogue.rows("SELECT features_at, features FROM images WHERE id = ?", (image,))
-    return _read_features(log, at, count)
-
-
-def _read_features(log: LogReader, at: int, count: int) -> LocalFeatures:
+def read_features(log: LogReader, at: int, count: int) -> LocalFeatures:
+    """The local features of an image, from where the catalogue says they are."""
     record = log.record(at, record_length(count, DESCRIPTOR_DIMENSION))
     return unpack_features(record, count, DESCRIPTOR_DIMENSION)
 
