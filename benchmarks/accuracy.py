@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 import brute
 from common import (
@@ -28,6 +29,7 @@ from resight.evaluation import LabelledSet
 from resight.evaluation.acceptance import Outcome
 from resight.evaluation.figures import Figures, figures
 from resight.evaluation.judge import judge
+from resight.geometry.boxes import Box
 from resight.recipes import Recipe, load_recipe
 from resight.search.ranking import Ranking
 from resight.search.searcher import Searcher, Timing
@@ -92,8 +94,9 @@ def summarise(
 
 def run_brute(labelled: LabelledSet, folder: Path, *, workers: int, mutual: bool) -> Result:
     """`sift-brute`: ranked by inliers, ties by id. Its queries run on one core each, `workers` at a time."""
-    kept = folder / f"{cache_name(labelled)}-sift"
-    brute.FeatureTable.make([labelled.locate(path) for path in labelled.database], kept, workers)
+    images = [labelled.locate(path) for path in labelled.database]
+    kept = folder / f"{cache_name(labelled.name, images)}-sift"
+    brute.FeatureTable.make(images, kept, workers)
     queries = [(labelled.locate(query.path), query.box) for query in labelled.queries]
     found = brute.answers(queries, kept, workers=workers, mutual=mutual)
     answers = ((_ranked(a.inliers), Timing(0.0, a.match_seconds, a.verify_seconds, a.comparisons)) for a in found)
@@ -107,13 +110,21 @@ def run_gem(labelled: LabelledSet, recipe: Recipe, folder: Path, brute_work: flo
         raise RecipeError(f"recipe {recipe.name} has no [global] table: give --gem one that has")
     network = load_global(recipe.global_.model_copy(update={"whitening": ""}), recipe.name)
     describer = Describer(recipe)  # reads the pixels as the recipe says; its own network is not loaded
-    kept = folder / f"{cache_name(labelled, network.raw_fingerprint, str(recipe.image))}-gem.npy"
-    if kept.is_file():
-        vectors = np.load(kept)
-    else:
-        located = map(labelled.locate, labelled.database)
-        vectors = np.stack([network.raw(describer.read(path, None)[0].pixels) for path in located])
-        np.save(kept, vectors)
+
+    def raw(path: Path, box: Box | None) -> NDArray[np.float32]:
+        return network.raw(describer.read(path, box)[0].pixels)
+
+    def kept(name: str, images: Sequence[Path]) -> NDArray[np.float32]:
+        file = folder / f"{cache_name(name, images, network.raw_fingerprint, str(recipe.image))}-gem.npy"
+        if not file.is_file():
+            np.save(file, np.stack([raw(path, None) for path in images]))
+        return np.asarray(np.load(file))
+
+    images = [labelled.locate(path) for path in labelled.database]
+    own = len(images) - labelled.distractors
+    vectors = kept(labelled.name, images[:own])
+    if labelled.distractors:
+        vectors = np.concatenate([vectors, kept("distractors", images[own:])])
     position = _by_order(labelled)
 
     def answers() -> Iterator[tuple[Ranking, Timing]]:
@@ -122,7 +133,7 @@ def run_gem(labelled: LabelledSet, recipe: Recipe, folder: Path, brute_work: flo
             if query.box is None and query.path in position:
                 vector = vectors[position[query.path]]
             else:
-                vector = network.raw(describer.read(labelled.locate(query.path), query.box)[0].pixels)
+                vector = raw(labelled.locate(query.path), query.box)
             filtering = time.perf_counter()
             ranking = _ranked(vectors @ vector)
             ended = time.perf_counter()
@@ -135,22 +146,19 @@ def run_recipe(
     labelled: LabelledSet, recipe: Recipe, folder: Path, *, workers: int, brute_work: float | None
 ) -> list[Result]:
     """The recipe and, where it verifies, its filter alone over the same collection. One query at a time."""
-    halves = [recipe]
+    halves = {recipe.name: recipe}
     if recipe.verify is not None:
-        halves.append(recipe.model_copy(update={"verify": None, "calibration": None}))
+        halves[f"{recipe.name}, filter only"] = recipe.model_copy(update={"verify": None, "calibration": None})
     path = database(labelled, recipe, folder, workers)
     describer = Describer(recipe)
     results = []
     with Store(path, write=False) as store:
         ids = image_ids(store, labelled)
-        for half in halves:
+        searcher = Searcher(store, recipe)
+        queries = [(query.box, *described(query, labelled, ids, searcher, describer)) for query in labelled.queries]
+        for name, half in halves.items():
             searcher = Searcher(store, half)
-            answers = (
-                searcher.rank(description, query.box, None, seconds)
-                for query in labelled.queries
-                for description, seconds in [described(query, labelled, ids, searcher, describer)]
-            )
-            name = recipe.name if half is recipe else f"{recipe.name}, filter only"
+            answers = (searcher.rank(description, box, None, seconds) for box, description, seconds in queries)
             results.append(summarise(labelled, name, ids, answers, brute_work))
     return results
 

@@ -7,7 +7,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +100,10 @@ def protocol_text(options: argparse.Namespace) -> str:
     )
 
 
-def cache_name(labelled: LabelledSet, *parts: str) -> str:
-    """A file name for what is kept of a set's database: the same for another sample of its queries."""
-    digest = hashlib.sha256("\n".join([*map(str, map(labelled.locate, labelled.database)), *parts]).encode())
-    return f"{labelled.name}-{digest.hexdigest()[:12]}"
+def cache_name(name: str, images: Iterable[Path], *parts: str) -> str:
+    """A file name for what is kept of some images: the same for another sample of a set's queries."""
+    digest = hashlib.sha256("\n".join([*map(str, images), *parts]).encode())
+    return f"{name}-{digest.hexdigest()[:12]}"
 
 
 def database(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) -> Path:
@@ -113,21 +113,21 @@ def database(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) 
     """
     network = Describer(recipe).network
     learned = "" if network is None else network.fingerprint
-    path = folder / cache_name(labelled, describing(recipe), learned)
-    added = [p for p in labelled.database if Path(p).is_absolute()]  # the distractors
+    images, parts = [labelled.locate(p) for p in labelled.database], (describing(recipe), learned)
+    path = folder / cache_name(labelled.name, images, *parts)
+    added = images[len(images) - labelled.distractors :]
     if not Collection.exists(path) and added:
         # Describing the distractors is most of the work, and the same for every set they are added to.
-        names = "\n".join([*added, describing(recipe), learned])
-        shared = folder / f"distractors-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
+        shared = folder / cache_name("distractors", added, *parts)
         with _opened(shared, recipe) as collection:
             collection.add(added, workers=workers)
         shutil.copytree(shared, path)
         with Collection.open(path, write=True) as collection:
-            collection.add([labelled.locate(p) for p in labelled.database], workers=workers)
+            collection.add(images, workers=workers)
             if recipe.codebook is not None:
                 collection.refit()
     with _opened(path, recipe) as collection:
-        collection.add([labelled.locate(p) for p in labelled.database], workers=workers)
+        collection.add(images, workers=workers)
     return path
 
 
