@@ -22,13 +22,14 @@ from resight.search.collection import Collection
 class Result:
     """One way of indexing. seconds: without starting Python. state: bytes a photo on disk, None where nothing is kept.
 
-    peak: bytes of resident memory, of the process and its workers.
+    peak, private: bytes of resident memory, of the process and its workers, with and without mapped files.
     """
 
     system: str
     photos: int
     seconds: float
     peak: int
+    private: int
     state: float | None
 
     @property
@@ -108,19 +109,22 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         plain = made[: options.plain_photos]
         for name, keep in (("plain SIFT loop", False), ("plain SIFT loop, kept in a list", True)):
             run = watched(plain_sift, plain, keep)
-            results.append(Result(name, len(plain), run.value, run.peak, None))
+            results.append(Result(name, len(plain), run.value, run.peak, run.private, None))
         for recipe in ["rootsift-asmk", *options.recipe]:
             name = load_recipe(recipe).name
             if load_recipe(recipe).global_ is not None:
                 run = watched(plain_network, plain, recipe)
-                results.append(Result(f"plain PyTorch loop ({name})", len(plain), run.value, run.peak, None))
+                results.append(
+                    Result(f"plain PyTorch loop ({name})", len(plain), run.value, run.peak, run.private, None)
+                )
             for size in options.photos:
                 run = watched(index, made[:size], recipe, options.workers)
-                results.append(Result(f"resight {name}", size, run.value[0], run.peak, run.value[1]))
+                results.append(Result(f"resight {name}", size, run.value[0], run.peak, run.private, run.value[1]))
     protocol = (
         f"photos of {options.source}, {len(sources)} real ones, the rest warped copies, longest side at most "
         f"{options.side} px; resight with {options.workers} workers, codebook included; plain loops in one process, "
-        "with the threads OpenCV and PyTorch take; peak: resident memory of process and workers summed, every 50 ms"
+        "with the threads OpenCV and PyTorch take; peak: resident memory of process and workers summed, every 50 ms, "
+        "and of it what is private, which is all but pages of mapped files"
     )
     print(header(protocol), render(results), sep="\n")
     write_json(options.out, protocol, [asdict(r) for r in results])
@@ -134,8 +138,20 @@ def render(results: Sequence[Result]) -> str:
         if r.system.startswith("plain") and "list" not in r.system:
             plain = r.rate
         state = None if r.state is None else f"{r.state:,.0f}"
-        rows.append((r.system, r.photos, f"{r.rate:.2f}", f"{r.rate / plain:.2f}", f"{r.peak / 2**20:.0f}", state))
-    return table(("", "photos", "photos a second", "× plain loop", "peak memory, MiB", "bytes a photo"), rows)
+        rows.append(
+            (
+                r.system,
+                r.photos,
+                f"{r.rate:.2f}",
+                f"{r.rate / plain:.2f}",
+                f"{r.peak / 2**20:.0f}",
+                f"{r.private / 2**20:.0f}",
+                state,
+            )
+        )
+    return table(
+        ("", "photos", "photos a second", "× plain loop", "peak memory, MiB", "private, MiB", "bytes a photo"), rows
+    )
 
 
 if __name__ == "__main__":

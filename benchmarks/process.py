@@ -15,11 +15,13 @@ _EVERY = 0.05  # seconds between two looks
 @dataclass(frozen=True)
 class Run:
     """value: what the function returned. peak: bytes, the largest sum of resident set sizes of the process and all
-    its children that was seen; pages they share are counted in each.
+    its children that was seen; pages they share are counted in each. private: the same without pages of files and
+    of shared memory, which the system takes back when it needs them; equal to peak where it does not tell.
     """
 
     value: Any
     peak: int
+    private: int
 
 
 def watched(function: Callable[..., Any], *arguments: Any) -> Run:
@@ -30,7 +32,7 @@ def watched(function: Callable[..., Any], *arguments: Any) -> Run:
     process.start()
     send.close()
     ended = threading.Event()
-    peak = [0]
+    peak = [0, 0]
     watcher = threading.Thread(target=_watch, args=(process.pid, ended, peak))
     watcher.start()
     try:
@@ -41,7 +43,7 @@ def watched(function: Callable[..., Any], *arguments: Any) -> Run:
         process.join()
         ended.set()
         watcher.join()
-    return Run(value, peak[0])
+    return Run(value, *peak)
 
 
 def _child(send: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
@@ -52,14 +54,17 @@ def _watch(pid: int, ended: threading.Event, peak: list[int]) -> None:
     while not ended.is_set():
         try:
             root = psutil.Process(pid)
-            peak[0] = max(peak[0], sum(map(_resident, [root, *root.children(recursive=True)])))
+            now = map(_resident, [root, *root.children(recursive=True)])
+            peak[:] = map(max, peak, map(sum, zip(*now, strict=True)))
         except psutil.NoSuchProcess:
             return
         time.sleep(_EVERY)
 
 
-def _resident(process: psutil.Process) -> int:
+def _resident(process: psutil.Process) -> tuple[int, int]:
+    """Bytes of resident memory, and those of them that are private."""
     try:
-        return int(process.memory_info().rss)
+        memory = process.memory_info()
     except psutil.NoSuchProcess:
-        return 0
+        return 0, 0
+    return memory.rss, memory.rss - getattr(memory, "shared", 0)  # only Linux tells what is shared

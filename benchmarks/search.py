@@ -37,7 +37,8 @@ class Spread:
 class Result:
     """Searching one size. opening: seconds to open and answer first, less a later answer's median.
 
-    command: seconds of a whole `resight search`. peak: bytes of resident memory of the searching process.
+    command: seconds of a whole `resight search`. peak, private: bytes of resident memory of the searching process, with
+    and without mapped files.
     brute: seconds of matching and verifying a query by brute force on one core; brute_measured: or scaled from the
     pairs of a smaller size. comparisons, brute_comparisons: mean a query.
     """
@@ -50,6 +51,7 @@ class Result:
     opening: float
     command: Spread
     peak: int
+    private: int
     comparisons: float
     brute: float
     brute_measured: bool
@@ -136,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
                 opening=opened - total.p50,
                 command=Spread.of([command(smaller, query) for query in queries[:5]]),
                 peak=run.peak,
+                private=run.private,
                 comparisons=comparisons,
                 brute=brute_seconds * size,
                 brute_measured=size == sizes[0],
@@ -166,6 +169,7 @@ def render(results: Sequence[Result]) -> str:
             f"{1000 * r.opening:.0f}",
             spread(r.command),
             f"{r.peak / 2**20:.0f}",
+            f"{r.private / 2**20:.0f}",
             f"{1000 * r.brute:,.0f}" + "*" * (not r.brute_measured),
             f"{r.brute / (r.filter.p50 + r.verify.p50):,.0f} ×",
             f"{100 * r.comparisons / r.brute_comparisons:.3g} %" if r.brute_comparisons else None,
@@ -173,7 +177,13 @@ def render(results: Sequence[Result]) -> str:
         for r in results
     ]
     head = ("photos", "describe, ms", "filter, ms", "verify, ms", "total, ms", "opening, ms", "whole command, ms")
-    beside = ("peak memory, MiB", "brute force, ms", "brute ÷ (filter + verify)", "comparisons of brute force's")
+    beside = (
+        "peak memory, MiB",
+        "private, MiB",
+        "brute force, ms",
+        "brute ÷ (filter + verify)",
+        "comparisons of brute force's",
+    )
     return table((*head, *beside), rows)
 
 

@@ -117,7 +117,8 @@ def test_indexing_and_search_run(labelled_folder, tmp_path, capsys):
     source = ["--source", str(labelled_folder), "--side", "160"]
     plain, listed, own = indexing.main([*source, "--photos", "12", "--plain-photos", "4", "--workers", "1"])
     assert (plain.photos, listed.photos, own.photos) == (4, 4, 12)
-    assert min(plain.peak, own.peak) > 2**20 and own.state is not None and own.state > 0
+    assert min(plain.private, own.private) > 2**20 and own.private <= own.peak
+    assert own.state is not None and own.state > 0
     sizes = ["--photos", "12", "14", "--queries", "2", "--brute-queries", "1", "--workers", "1"]
     small, large = search.main([*source, *sizes, "--work", str(tmp_path)])
     assert small.brute_measured and not large.brute_measured

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.describe.describer import Describer
+from resight.describe.describer import DESCRIPTOR_DIMENSION, Describer
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import CollectionError
@@ -303,12 +303,14 @@ def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8], int]:
     total = sum(count for _, count in counts)
     share = min(1.0, _SAMPLE / max(1, total))
     rng, log = np.random.default_rng(seed), store.features_log()
-    parts = []
-    for at, count in counts:
-        take = np.flatnonzero(rng.random(count) < share)
+    drawn = [np.flatnonzero(rng.random(count) < share) for _, count in counts]
+    sample = np.empty((sum(map(len, drawn)), DESCRIPTOR_DIMENSION), np.uint8)
+    end = 0
+    for (at, count), take in zip(counts, drawn, strict=True):
         if len(take):
-            parts.append(np.asarray(read_features(log, at, count).descriptors[take], np.uint8))
-    return (np.concatenate(parts) if parts else np.empty((0, 128), np.uint8)), len(counts)
+            sample[end : end + len(take)] = read_features(log, at, count).descriptors[take]
+            end += len(take)
+    return sample, len(counts)
 
 
 def advice(store: Store) -> str | None:
