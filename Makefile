@@ -46,5 +46,5 @@ clean:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing resight and what its tests need into .venv, once (about two gigabytes) …"
-	@$(PIP) -e '.[deep,dev,heif]'
+	@$(PIP) -e '.[deep,dev,fast,heif]'
 	@touch $@

@@ -99,7 +99,7 @@ def run_brute(labelled: LabelledSet, folder: Path, *, workers: int, mutual: bool
     brute.FeatureTable.make(images, kept, workers)
     queries = [(labelled.locate(query.path), query.box) for query in labelled.queries]
     found = brute.answers(queries, kept, workers=workers, mutual=mutual)
-    answers = ((_ranked(a.inliers), Timing(0.0, a.match_seconds, a.verify_seconds, a.comparisons)) for a in found)
+    answers = ((ranked(a.inliers), Timing(0.0, a.match_seconds, a.verify_seconds, a.comparisons)) for a in found)
     result = summarise(labelled, "sift-brute" + "-mutual" * mutual, _by_order(labelled), answers, None)
     return Result(**{**vars(result), "work": 1.0})
 
@@ -115,7 +115,7 @@ def run_gem(labelled: LabelledSet, recipe: Recipe, folder: Path, brute_work: flo
         return network.raw(describer.read(path, box)[0].pixels)
 
     def kept(name: str, images: Sequence[Path]) -> NDArray[np.float32]:
-        file = folder / f"{cache_name(name, images, network.raw_fingerprint, str(recipe.image))}-gem.npy"
+        file = folder / f"{cache_name(name, images, *network.raw_fingerprints, str(recipe.image))}-gem.npy"
         if not file.is_file():
             np.save(file, np.stack([raw(path, None) for path in images]))
         return np.asarray(np.load(file))
@@ -135,7 +135,7 @@ def run_gem(labelled: LabelledSet, recipe: Recipe, folder: Path, brute_work: flo
             else:
                 vector = raw(labelled.locate(query.path), query.box)
             filtering = time.perf_counter()
-            ranking = _ranked(vectors @ vector)
+            ranking = ranked(vectors @ vector)
             ended = time.perf_counter()
             yield ranking, Timing(filtering - began, ended - filtering, 0.0, len(vectors))
 
@@ -231,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     return results
 
 
-def _ranked(score: np.ndarray) -> Ranking:
+def ranked(score: np.ndarray) -> Ranking:
     """All images by a score, ties by id; ids are places in the set's database."""
     order = np.lexsort((np.arange(len(score)), -score))
     return Ranking(order, score[order].astype(np.float32), (None,) * len(order), -np.inf, calibrated=False)

@@ -22,6 +22,15 @@ OBJECTS = ("astronaut", "chelsea", "coffee", "rocket")
 OTHERS = ("brick", "grass", "hubble_deep_field", "moon")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def plain_engine(tmp_path_factory):
+    """Networks run by PyTorch, which has nothing to convert; networks/test_engine.py tests the other engines."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RESIGHT_ENGINE", "torch")
+        patch.setenv("RESIGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 def _picture(name: str) -> NDArray[np.uint8]:
     pixels = getattr(data, name)()
     if pixels.ndim == 2:

@@ -144,6 +144,27 @@ def test_whatever_does_not_fit_is_listed_and_nothing_is_loaded():
     assert all(torch.equal(v, before[k]) for k, v in target.state_dict().items())
 
 
+def test_children_that_may_be_left_out_become_identities_and_are_whole_if_given():
+    def vgg():
+        return nn.ModuleDict({"features": nn.Linear(2, 1), "pre_logits": nn.Linear(1, 1)})
+
+    whole = vgg().state_dict()
+    features = {name: tensor for name, tensor in whole.items() if name.startswith("features")}
+    target = vgg()
+    load_into(target, features, "w")
+    assert isinstance(target["pre_logits"], nn.Identity)
+    assert torch.equal(target["features"].weight, whole["features.weight"])
+    target = vgg()
+    with pytest.raises(RecipeError, match=r"missing pre_logits\.bias"):
+        load_into(target, features | {"pre_logits.weight": whole["pre_logits.weight"]}, "w")
+    with pytest.raises(RecipeError, match=r"missing pre_logits"):
+        load_into(target, features, "w", without=())
+    assert isinstance(target["pre_logits"], nn.Linear)
+    with pytest.raises(RecipeError, match=r"missing features\.bias"):
+        load_into(target, {"features.weight": features["features.weight"]}, "w")
+    assert isinstance(target["pre_logits"], nn.Linear)
+
+
 def test_published_densenet_names():
     layer = nn.Module()
     layer.norm1 = nn.Linear(1, 1, bias=False)

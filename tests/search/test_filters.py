@@ -42,8 +42,12 @@ def kept(vectors: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("block", [3, 65536])
 def test_similarity_is_the_inner_product(store, vectors, monkeypatch, block):
     monkeypatch.setattr(filters, "_BLOCK", block)
-    found = cosine_similarity(store.snapshot(), store.vectors_log(), vectors[5])
+    length = vectors.shape[1]
+    (found,) = cosine_similarity(store.snapshot(), store.vectors_log(), vectors[5], (length,)).T
     np.testing.assert_allclose(found, kept(vectors) @ vectors[5], atol=1e-6)
+    parts = cosine_similarity(store.snapshot(), store.vectors_log(), vectors[5], (2, length - 2))
+    expected = np.stack([kept(vectors)[:, :2] @ vectors[5][:2], kept(vectors)[:, 2:] @ vectors[5][2:]], axis=1)
+    np.testing.assert_allclose(parts, expected, atol=1e-6)
 
 
 def test_a_ranking_without_verification_is_by_similarity_and_accepts_all(store, vectors):

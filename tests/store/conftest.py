@@ -71,8 +71,9 @@ def in_this_process(monkeypatch) -> list[str]:
     """Has files described in this process, by what the workers run. Records the names of those that were."""
     described = []
 
-    def describe_files(sources, recipe, known, *, workers: int, timeout: float):
+    def describe_files(sources, recipe, known, *, workers: int, timeout: float, feedings=(), ahead=0):
         monkeypatch.setattr("resight.store.workers._recipe", recipe, raising=False)
+        monkeypatch.setattr("resight.store.workers._feedings", feedings, raising=False)
         monkeypatch.setattr("resight.store.workers._known", known, raising=False)
         for source in sources:
             outcome = _describe(source)

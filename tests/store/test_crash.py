@@ -21,7 +21,7 @@ from resight.store import indexing, workers
 from resight.store.store import Store
 
 def describe_files(sources, recipe, known, **_):
-    workers._recipe, workers._known = recipe, known
+    workers._recipe, workers._feedings, workers._known = recipe, (), known
     yield from map(workers._describe, sources)
 
 def counted(fsync=os.fsync, left=[int(sys.argv[3])]):

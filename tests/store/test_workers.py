@@ -35,7 +35,7 @@ def test_outcomes_come_in_order_and_name_what_failed(photos, recipe, tmp_path):
     assert rocket.reason is None and rocket.size == (320, 214) and len(rocket.local) > 50
     assert "not an image" in broken.reason and pipe.reason == "it is not a regular file"
     assert coffee.reason is None and coffee.size is None and coffee.digest in contents
-    assert moon.size == (320, 320) and moon.pixels is None
+    assert moon.size == (320, 320) and moon.views is None
     assert not workers()
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from resight.cli import evaluate, index, inspect, output, recipes, search
+from resight.cli import evaluate, index, inspect, networks, output, recipes, search, weights
 from resight.errors import ResightError
 
 
@@ -56,6 +56,8 @@ app.command("refit")(index.refit)
 app.command("fit")(recipes.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(networks.app, name="networks")
+app.add_typer(weights.app, name="weights")
 
 
 def _version(wanted: bool) -> None:

@@ -13,7 +13,8 @@ from resight.images.image import Image
 from resight.images.read import read_image
 from resight.local.features import LocalFeatures
 from resight.local.rootsift import rootsift
-from resight.recipes.recipe import GlobalStage, LocalStage, Recipe
+from resight.recipes.network_stages import GlobalStage
+from resight.recipes.recipe import LocalStage, Recipe
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -34,7 +35,7 @@ def local_features(image: Image, stage: LocalStage) -> LocalFeatures:
     )
 
 
-def load_global(stage: GlobalStage, recipe: str) -> "GlobalDescriber":
+def load_global(stage: GlobalStage, recipe: str, engine: str | None = None) -> "GlobalDescriber":
     """The [global] stage made runnable. RecipeError if its libraries, weights or whitening cannot be had."""
     try:
         from resight.describe.global_descriptor import GlobalDescriber
@@ -42,21 +43,25 @@ def load_global(stage: GlobalStage, recipe: str) -> "GlobalDescriber":
         raise RecipeError(
             f"recipe {recipe} runs a network and needs {error.name}: pip install 'resight[deep]'"
         ) from error
-    return GlobalDescriber(stage, None, recipe=recipe)
+    return GlobalDescriber(stage, None, recipe=recipe, engine=engine)
 
 
 class Describer:
-    """Describes queries as a recipe says. The network, if the recipe has one, is loaded at its first use."""
+    """Describes queries as a recipe says. The network, if the recipe has one, is loaded at its first use.
 
-    def __init__(self, recipe: Recipe) -> None:
+    engine: what runs the network, as ``resight.networks.engine.make_engine`` takes it.
+    """
+
+    def __init__(self, recipe: Recipe, engine: str | None = None) -> None:
         self.recipe = recipe
+        self.engine = engine
         self._network: GlobalDescriber | None = None
 
     @property
     def network(self) -> "GlobalDescriber | None":
         """The runnable [global] stage, or None where the recipe has none."""
         if self._network is None and self.recipe.global_ is not None:
-            self._network = load_global(self.recipe.global_, self.recipe.name)
+            self._network = load_global(self.recipe.global_, self.recipe.name, self.engine)
         return self._network
 
     @property

@@ -2,6 +2,8 @@
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,13 +17,14 @@ from resight.errors import ImageError, RecipeError
 from resight.images.image import Image
 from resight.images.read import read_image
 from resight.images.sources import find_sources
-from resight.projection.whitening import PcaWhitening
-from resight.recipes.recipe import CodebookStage, GlobalStage, Recipe, load_recipe
+from resight.projection.whitening import PcaWhitening, RunningCovariance
+from resight.recipes.network_stages import GlobalStage
+from resight.recipes.recipe import CodebookStage, Recipe, load_recipe
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
-    from resight.describe.global_descriptor import GlobalDescriber
+    from resight.describe.global_descriptor import GlobalDescriber, Prepared
 
-_BATCH = 64  # vectors an update of the covariance: bounds memory
+_BATCH = 16  # images prepared and described together: bounds memory
 _DESCRIPTORS = 1_048_576  # that a codebook is learned from: 16 for each of 65,536 words
 
 
@@ -91,28 +94,38 @@ def _fit_global(
     fitted_on: str,
     progress: Callable[[str, int, int | None], None],
 ) -> GlobalStage:
-    own = str(weights.absolute()) if weights is not None else stage.weights
-    unfitted = stage.model_copy(
-        update={"weights": own, "whitening": "", "weights_sha256": "" if weights else stage.weights_sha256}
-    )
+    given = {"weights": str(weights.absolute()), "weights_sha256": ""} if weights else {}
+    others = tuple({key: value for key, value in other.items() if key != "whitening"} for other in stage.also)
+    unfitted = stage.model_copy(update={"whitening": "", "also": others, **given})
     describer = load_global(unfitted, recipe.name)
-    images = _read(photos, recipe.image.max_side, "learning the whitening", progress)
-    whitening = fit_whitening(describer, images, stage.dimensions, fitted_on)
-    whitening.save(into / "whitening.safetensors")
-    copied = ""
-    if own:
-        # The fitted recipe is to work wherever it is moved, so it carries its weights and what they come with.
-        copied = Path(own).name
-        shutil.copyfile(own, into / copied)
-        meta = Path(own).with_name("meta.json")
-        if meta.is_file():
-            shutil.copyfile(meta, into / "meta.json")
-    fitted = {
-        "weights": copied,
-        "weights_sha256": describer.weights_sha256,
-        "whitening": "whitening.safetensors",
-    }
-    return unfitted.model_copy(update=fitted)
+    files = [""] * len(unfitted.branches)
+    if stage.whiten != "none":
+        images = _read(photos, recipe.image.max_side, "learning the whitening", progress)
+        for place, whitening in enumerate(fit_whitenings(describer, images, fitted_on)):
+            files[place] = "whitening.safetensors" if place == 0 else f"whitening-{place + 1}.safetensors"
+            whitening.save(into / files[place])
+    copied: dict[str, str] = {}
+    fitted: list[dict[str, str]] = []
+    for branch, sha256, file in zip(unfitted.branches, describer.weights_sha256, files, strict=True):
+        if branch.weights and branch.weights not in copied:
+            copied[branch.weights] = _copy_weights(Path(branch.weights), into)
+        own = copied.get(branch.weights, "")
+        fitted.append({"weights": own, "weights_sha256": sha256, "whitening": file})
+    also = tuple({**other, **facts} for other, facts in zip(others, fitted[1:], strict=True))
+    return unfitted.model_copy(update={**fitted[0], "also": also})
+
+
+def _copy_weights(weights: Path, into: Path) -> str:
+    """Copy weights and what they come with, since a fitted recipe is to work wherever it is moved; the file's place."""
+    # The first lie beside the recipe; further ones, whose names could be the same, in folders of their own.
+    taken = sum(1 for path in into.iterdir() if path.suffix in (weights.suffix, "") and "whitening" not in path.name)
+    folder = Path() if taken == 0 else Path(f"network-{taken + 1}")
+    (into / folder).mkdir(exist_ok=True)
+    shutil.copyfile(weights, into / folder / weights.name)
+    meta = weights.with_name("meta.json")
+    if meta.is_file():
+        shutil.copyfile(meta, into / folder / "meta.json")
+    return (folder / weights.name).as_posix()
 
 
 def _fit_codebook(
@@ -139,25 +152,32 @@ def _fit_codebook(
     return stage.model_copy(update={"path": "codebook.safetensors"})
 
 
-def fit_whitening(
-    describer: "GlobalDescriber", images: Iterable[Image], dimensions: int, fitted_on: str
-) -> PcaWhitening:
-    """The PCA-whitening of ``describer``'s raw descriptors over ``images``, each read once.
+def fit_whitenings(describer: "GlobalDescriber", images: Iterable[Image], fitted_on: str) -> list[PcaWhitening]:
+    """The PCA-whitenings that ``describer`` needs, learned from images, each read once.
 
     fitted_on: which photos these are, in words for reports; not those that will be searched.
-    Raises RecipeError unless there are more images than ``dimensions``.
+    Raises RecipeError unless there are more images, or regions of them, than dimensions.
     """
-    return PcaWhitening.fit(
-        _batches(describer, images), dimensions, fitted_on=fitted_on, descriptor=describer.raw_fingerprint
-    )
+    lengths, descriptors = describer.stage.lengths, describer.raw_fingerprints
+    moments = [RunningCovariance() for _ in lengths]
+    for batch in _batches(describer, images):
+        for moment, x in zip(moments, describer.samples(batch), strict=True):
+            moment.update(x)
+    return [
+        PcaWhitening.of(moment, length, fitted_on=fitted_on, descriptor=descriptor)
+        for moment, length, descriptor in zip(moments, lengths, descriptors, strict=True)
+    ]
 
 
-def _batches(describer: "GlobalDescriber", images: Iterable[Image]) -> Iterator[NDArray[np.float64]]:
-    batch: list[NDArray[np.float64]] = []
-    for image in images:
-        batch.append(describer.raw(image.pixels))
-        if len(batch) == _BATCH:
-            yield np.stack(batch)
-            batch.clear()
-    if batch:
-        yield np.stack(batch)
+def _batches(describer: "GlobalDescriber", images: Iterable[Image]) -> Iterator[list["Prepared"]]:
+    """Prepared images, the next batch in a thread while the network computes the last one."""
+    source = iter(images)
+
+    def take() -> list["Prepared"]:
+        return [describer.prepare(image.pixels) for image in islice(source, _BATCH)]
+
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(take)
+        while batch := coming.result():
+            coming = reader.submit(take)
+            yield batch

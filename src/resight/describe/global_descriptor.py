@@ -1,24 +1,43 @@
-"""The `[global]` stage made runnable: pixels → network → GeM → scales → PCA-whitening (survey Fig. 2)."""
+"""The `[global]` stage made runnable: views → networks → pooling → regions → scales → whitening (survey Fig. 2)."""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
+from resight.describe.views import Feeding, Views, regions_of
 from resight.errors import RecipeError
-from resight.features.multiscale import combine_scales
+from resight.features.fusion import concatenate
+from resight.features.multiscale import combine_scales, l2_normalise
+from resight.geometry.regions import round_outwards
 from resight.networks.backbone import load_backbone
+from resight.networks.engine import Engine, make_engine
+from resight.networks.layers import Layer
 from resight.networks.weights import file_sha256
-from resight.pooling.gem import gem
+from resight.pooling.pool import pool
 from resight.projection.whitening import PcaWhitening
-from resight.recipes.recipe import GlobalStage
+from resight.recipes.network_stages import Branch, GlobalStage, Keypoints, Whole
 
-MIN_SIDE = 32  # pixels; the stride of the usual networks, below which a feature map would be empty
+_BATCH_PIXELS = 1 << 20  # of pictures sent through a network at a time: bounds memory
+
+Prepared = tuple[Views, ...]  # of one image, one for each network of the stage
+
+
+@dataclass(frozen=True, eq=False)
+class _Network:
+    """One network fed in one way. branches: place in the stage of each branch that reads it, and its output's."""
+
+    feeding: Feeding
+    engine: Engine
+    layers: tuple[Layer, ...]
+    branches: tuple[tuple[int, int], ...]
+    identity: tuple[str, str, float | None]  # name, weights' sha256, batch normalisation's ε
 
 
 class GlobalDescriber:
@@ -26,103 +45,237 @@ class GlobalDescriber:
 
     stage: the recipe's stage.
     folder: the recipe's folder, to which the stage's file names are relative; None for the working folder.
-    recipe: the recipe's name, for messages.
+    recipe: the recipe's name, for messages. engine: as ``make_engine`` takes.
     Raises RecipeError where network, weights or whitening cannot be had or do not belong together.
     """
 
     def __init__(
-        self,
-        stage: GlobalStage,
-        folder: Path | None,
-        *,
-        recipe: str = "RECIPE",
-        device: str | torch.device = "cpu",
+        self, stage: GlobalStage, folder: Path | None, *, recipe: str = "RECIPE", engine: str | None = None
     ) -> None:
         self.stage = stage
         self._recipe = recipe
         folder = folder or Path()
-        weights = folder / stage.weights if stage.weights else None
+        shared: dict[tuple[str, ...], list[int]] = {}
+        for place, branch in enumerate(stage.branches):
+            shared.setdefault(branch.feeding, []).append(place)
+        self._networks = [self._load(places, folder, engine) for places in shared.values()]
+        self.whitenings = self._load_whitenings(folder)
+
+    def _load(self, places: list[int], folder: Path, engine: str | None) -> _Network:
+        branches = [self.stage.branches[place] for place in places]
+        first = branches[0]
+        weights = folder / first.weights if first.weights else None
         if weights is not None:
-            self._check_sha256(file_sha256(weights), str(weights))
-        self._backbone = load_backbone(stage.network, layer=stage.layer, weights=weights, device=device)
+            _check_sha256(first, file_sha256(weights), str(weights))
+        names = tuple(dict.fromkeys(branch.layer for branch in branches))
+        backbone = load_backbone(first.network, layers=names, weights=weights)
         if weights is None:
-            self._check_sha256(self._backbone.weights_sha256, f"the downloaded weights of {stage.network}")
-        self.whitening = self._load_whitening(folder / stage.whitening) if stage.whitening else None
+            _check_sha256(first, backbone.weights_sha256, f"the downloaded weights of {first.network}")
+        reads = tuple((place, names.index(branch.layer)) for place, branch in zip(places, branches, strict=True))
+        identity = backbone.name, backbone.weights_sha256, backbone.batchnorm_eps
+        feeding = Feeding(first, backbone.multiple, backbone.least)
+        return _Network(feeding, make_engine(backbone, engine), backbone.layers, reads, identity)
 
     @property
-    def raw_fingerprint(self) -> str:
-        """sha256, in hex, of all that decides ``raw``: network, weights and parameters."""
-        stage = self.stage
-        facts = [stage.max_side, stage.scales, stage.pooling, stage.p, stage.scale_pooling]
-        return hashlib.sha256(json.dumps([self._backbone.fingerprint, *facts]).encode()).hexdigest()
+    def engine(self) -> str:
+        """What computes the networks."""
+        return self._networks[0].engine.name
+
+    @property
+    def feedings(self) -> tuple[Feeding, ...]:
+        """How images are prepared, one for each network; needs no network, so worker processes can do it."""
+        return tuple(network.feeding for network in self._networks)
+
+    def prepare(self, pixels: NDArray[np.uint8]) -> Prepared:
+        """The views of H×W×3 uint8 RGB that go through the networks."""
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+            raise ValueError(f"pixels must be H×W×3 uint8, not {pixels.shape} {pixels.dtype}")
+        return tuple(feeding.views(pixels) for feeding in self.feedings)
+
+    @property
+    def raw_fingerprints(self) -> tuple[str, ...]:
+        """For each whitening, sha256 of all that decides what it is learned from: weights and parameters."""
+        by_branch = {
+            place: [*network.identity, self.stage.branches[place].dump_parameters()]
+            for network in self._networks
+            for place, _ in network.branches
+        }
+        facts = [by_branch[place] for place in range(len(by_branch))]
+        units = [[fact] for fact in facts] if self.stage.late else [facts]
+        whiten = self.stage.whiten == "regions"
+        return tuple(hashlib.sha256(json.dumps([whiten, *unit]).encode()).hexdigest() for unit in units)
 
     @property
     def fingerprint(self) -> str:
-        """sha256, in hex, of all that decides ``describe``: as ``raw_fingerprint``, and the whitening."""
-        whitening = self.whitening.fingerprint if self.whitening else ""
-        return hashlib.sha256(f"{self.raw_fingerprint} {whitening}".encode()).hexdigest()
+        """sha256, in hex, of all that decides ``describe``: networks, parameters and whitenings."""
+        learned = [whitening.fingerprint for whitening in self.whitenings]
+        return hashlib.sha256(json.dumps([*self.raw_fingerprints, *learned]).encode()).hexdigest()
 
     @property
-    def weights_sha256(self) -> str:
-        """Of the weights file, or of the parameters where they were downloaded."""
-        return self._backbone.weights_sha256
+    def weights_sha256(self) -> tuple[str, ...]:
+        """For each branch, of its weights file, or of the parameters where they were downloaded."""
+        by_branch = {place: n.identity[1] for n in self._networks for place, _ in n.branches}
+        return tuple(by_branch[place] for place in range(len(by_branch)))
 
     def describe(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(D,) float32, ℓ2-normalised, of H×W×3 uint8 RGB. Raises RecipeError before the recipe is fitted."""
-        vector: NDArray[np.float32] = self.describe_batch([pixels])[0]
+        """(D,) float32 of H×W×3 uint8 RGB. Raises RecipeError before the recipe is fitted."""
+        vector: NDArray[np.float32] = self.describe_views([self.prepare(pixels)])[0]
         return vector
 
-    def describe_batch(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-        """N×D float32 of N images of one size, as ``describe`` of each."""
-        if self.whitening is None:
+    def describe_views(self, images: Sequence[Prepared]) -> NDArray[np.float32]:
+        """N×D float32 of N prepared images: an ℓ2-normalised vector each, or one for each branch of a late fusion."""
+        stage = self.stage
+        if stage.whiten == "none":
+            vectors = self._vectors(images)
+            self._check_lengths(vectors)
+        elif not self.whitenings:
             raise RecipeError(
                 f"recipe {self._recipe} has no whitening yet: run `resight fit {self._recipe} PHOTOS "
                 "--weights FILE --into FOLDER` and use --recipe FOLDER"
             )
-        return self.whitening.transform(self._raw_batch(images))
+        elif stage.whiten == "regions":
+            features = self._features(images)
+            vectors = [
+                np.stack([_summed(w, image) for image in branch])
+                for w, branch in zip(self.whitenings, features, strict=True)
+            ]
+        else:
+            pairs = zip(self.whitenings, self._vectors(images), strict=True)
+            vectors = [w.transform(x).astype(np.float64) for w, x in pairs]
+        return np.concatenate(vectors, axis=1).astype(np.float32)
 
     def raw(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """(C,) float64, ℓ2-normalised: the descriptor before whitening, for fitting one."""
-        vector: NDArray[np.float64] = self._raw_batch([pixels])[0]
+        """(C,) float64: the descriptor before whitening; in late fusion the branches' one after the other."""
+        vector: NDArray[np.float64] = np.concatenate(self._vectors([self.prepare(pixels)]), axis=1)[0]
         return vector
 
-    def _raw_batch(self, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-        for image in images:
-            if image.dtype != np.uint8 or image.shape != (*images[0].shape[:2], 3) or image.size == 0:
-                raise ValueError(f"images must be H×W×3 uint8 of one size, not {image.dtype} {image.shape}")
-        if not images:
-            return np.zeros((0, self._backbone.channels))
-        x = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-        pooled = [gem(self._backbone(self._resize(x, scale)), self.stage.p) for scale in self.stage.scales]
-        vectors = torch.stack(pooled).cpu().numpy()
-        return combine_scales(vectors, self.stage.scale_pooling, self.stage.p)
+    def samples(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
+        """For each whitening, n×C float64: what it is learned from."""
+        if self.stage.whiten == "regions":
+            return [np.concatenate([_rows(image) for image in branch]) for branch in self._features(images)]
+        return self._vectors(images)
 
-    def _resize(self, x: torch.Tensor, scale: float) -> torch.Tensor:
-        """To ``scale`` × the size that fits max_side; only a side under MIN_SIDE is stretched."""
-        height, width = x.shape[2:]
-        factor = scale * min(1.0, self.stage.max_side / max(height, width))
-        size = [max(MIN_SIDE, round(height * factor)), max(MIN_SIDE, round(width * factor))]
-        if size == [height, width]:
-            return x
-        return F.interpolate(x, size, mode="bilinear", align_corners=False, antialias=True)
+    def _vectors(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
+        """For each whitening, N×C float64, ℓ2-normalised."""
+        branches, features = self.stage.branches, self._features(images)
+        vectors = [
+            np.stack([_pooled(branch, image) for image in of]) for branch, of in zip(branches, features, strict=True)
+        ]
+        if self.stage.late:
+            return vectors
+        return [concatenate(vectors, [branch.weight for branch in branches])]
 
-    def _check_sha256(self, found: str, origin: str) -> None:
-        if self.stage.weights_sha256 and found != self.stage.weights_sha256:
-            raise RecipeError(
-                f"{origin}: sha256 is {found}, but the recipe was made with {self.stage.weights_sha256}: "
-                "restore that file, or fit the recipe again with `resight fit`"
-            )
+    def _features(self, images: Sequence[Prepared]) -> list[list[tuple[NDArray[np.float64], ...]]]:
+        """For each branch and image, the vectors of its regions, R×C for each scale."""
+        found: list[list[tuple[NDArray[np.float64], ...]]] = [[] for _ in self.stage.branches]
+        for number, network in enumerate(self._networks):
+            views = [image[number] for image in images]
+            pictures = [picture for view in views for picture in view.pictures]
+            boxes = [view.boxes for view in views for _ in view.pictures]
+            pooled: list[list[NDArray[np.float64]]] = [[np.empty((0, 0))] * len(pictures) for _ in network.branches]
+            for places, outputs in _batches(network.engine, pictures):
+                for rows, (place, output) in zip(pooled, network.branches, strict=True):
+                    branch, layer = self.stage.branches[place], network.layers[output]
+                    for row, picture in enumerate(places):
+                        rows[picture] = _regions(
+                            branch, layer, outputs[output][row : row + 1], pictures[picture], boxes[picture]
+                        )
+            for rows, (place, _) in zip(pooled, network.branches, strict=True):
+                start = 0
+                for view in views:
+                    own = rows[start : start + len(view.pictures)]
+                    found[place].append((np.concatenate(own),) if view.each else tuple(own))
+                    start += len(own)
+        return found
 
-    def _load_whitening(self, path: Path) -> PcaWhitening:
-        whitening = PcaWhitening.load(path)
-        if whitening.descriptor != self.raw_fingerprint:
-            raise RecipeError(
-                f"{path}: was fitted for another network, other weights or other parameters than the "
-                "recipe's [global] table has: fit it again with `resight fit`"
-            )
-        if whitening.dimension != self.stage.dimensions:
-            raise RecipeError(
-                f"{path}: has {whitening.dimension} dimensions, the recipe says {self.stage.dimensions}: "
-                "fit it again with `resight fit`"
-            )
-        return whitening
+    def _check_lengths(self, vectors: list[NDArray[np.float64]]) -> None:
+        for length, x in zip(self.stage.lengths, vectors, strict=True):
+            if x.shape[1] != length:
+                raise RecipeError(
+                    f"recipe {self._recipe}: the descriptor has {x.shape[1]} dimensions and is not whitened: "
+                    f"say dimensions = {x.shape[1]}, not {length}"
+                )
+
+    def _load_whitenings(self, folder: Path) -> tuple[PcaWhitening, ...]:
+        units = self.stage.branches if self.stage.late else (self.stage,)
+        if not all(unit.whitening for unit in units):
+            return ()
+        found = []
+        for unit, made_for, length in zip(units, self.raw_fingerprints, self.stage.lengths, strict=True):
+            path = folder / unit.whitening
+            whitening = PcaWhitening.load(path)
+            if whitening.descriptor != made_for:
+                raise RecipeError(
+                    f"{path}: was fitted for another network, other weights or other parameters than the "
+                    "recipe's [global] table has: fit it again with `resight fit`"
+                )
+            if whitening.dimension != length:
+                raise RecipeError(
+                    f"{path}: has {whitening.dimension} dimensions, the recipe says {length}: "
+                    "fit it again with `resight fit`"
+                )
+            found.append(whitening)
+        return tuple(found)
+
+
+def _batches(engine: Engine, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:
+    """The network's outputs, by batches of pictures of one shape, so that none is padded; and the pictures' places."""
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        by_shape.setdefault(picture.shape, []).append(place)
+    for shape, places in by_shape.items():
+        many = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
+        for start in range(0, len(places), many):
+            part = places[start : start + many]
+            yield part, engine(np.stack([pictures[place] for place in part]))
+
+
+def _regions(
+    branch: Branch, layer: Layer, output: Tensor, picture: NDArray[np.uint8], boxes: NDArray[np.float32] | None
+) -> NDArray[np.float64]:
+    """R×C vectors of a picture's regions from a layer's output, 1×C×h×w or 1×C."""
+    if layer.kind == "vector":
+        return output.double().numpy()
+    scheme = branch.scheme
+    if isinstance(scheme, Whole | Keypoints) or scheme.on == "pixels":
+        return pool(output, branch.pooling, branch.p).double().numpy()
+    height, width = output.shape[2:]
+    regions = regions_of(scheme, (width, height), (picture.shape[1], picture.shape[0]), boxes)
+    cells = round_outwards(regions, width, height).tolist()
+    parts = [pool(output[:, :, y1:y2, x1:x2], branch.pooling, branch.p) for x1, y1, x2, y2 in cells]
+    return torch.cat(parts).double().numpy()
+
+
+def _pooled(branch: Branch, scales: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    """One vector of an image's R×C regions at each scale."""
+    return combine_scales(np.stack([_aggregate(branch, x) for x in scales]), branch.scale_pooling, branch.p)
+
+
+def _aggregate(branch: Branch, regions: NDArray[np.float64]) -> NDArray[np.float64]:
+    if isinstance(branch.scheme, Whole):
+        return regions[0]
+    vectors = l2_normalise(regions)
+    match branch.scheme.aggregate:
+        case "sum":
+            return np.asarray(vectors.sum(axis=0))
+        case "max":
+            return np.asarray(vectors.max(axis=0))
+        case "concatenate":
+            return vectors.ravel()
+
+
+def _rows(scales: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    return l2_normalise(np.concatenate(scales))
+
+
+def _summed(whitening: PcaWhitening, scales: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+    """R-MAC's aggregation: regions whitened, ℓ2-normalised, summed, ℓ2-normalised (Tolias et al. 2016, §3.2)."""
+    return l2_normalise(np.asarray(whitening.transform(_rows(scales)).sum(axis=0)))
+
+
+def _check_sha256(branch: Branch, found: str, origin: str) -> None:
+    if branch.weights_sha256 and found != branch.weights_sha256:
+        raise RecipeError(
+            f"{origin}: sha256 is {found}, but the recipe was made with {branch.weights_sha256}: "
+            "restore that file, or fit the recipe again with `resight fit`"
+        )

@@ -14,7 +14,14 @@ from resight.evaluation.conditions import Costs, Spread
 if TYPE_CHECKING:
     from resight.search.collection import Timing
 
-_DECIDING = {"opencv": "cv2", "faiss": "faiss", "numpy": "numpy", "torch": "torch", "timm": "timm"}
+_DECIDING = {
+    "opencv": "cv2",
+    "faiss": "faiss",
+    "numpy": "numpy",
+    "torch": "torch",
+    "timm": "timm",
+    "openvino": "openvino",
+}
 
 
 def costs(

@@ -1,10 +1,12 @@
-"""A network as a map from pictures to feature maps: timm's architectures, cut at a layer (survey §3)."""
+"""A network as a map from pictures to the outputs of its layers: pre-trained, frozen, cut after the last (survey §3).
 
-import difflib
+Networks are timm's and the two of ``classics``; their layers are named in ``layers``.
+"""
+
 import hashlib
-import importlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,128 +14,164 @@ import torch
 from torch import Tensor, nn
 
 from resight.errors import RecipeError
-from resight.networks.torchvision_ops import ensure_torchvision
+from resight.networks.architectures import classics, create_network, import_timm
+from resight.networks.layers import HEAD
+from resight.networks.sketch import Sketch, least_side
+from resight.networks.trunk import Tap, Trunk
 from resight.networks.weights import file_sha256, load_into, load_state, read_batchnorm_eps, set_batchnorm_eps
 
 
 class Backbone:
-    """A frozen network cut at one layer; made by ``load_backbone``.
+    """A frozen network cut after the last of its layers; made by ``load_backbone``.
 
-    channels: C of its feature maps.
-    weights_sha256: of the weights file, or of all the parameters where timm supplied them.
+    layers: what each output is. device: where it is computed.
+    multiple: pixels of which the sides of images must be multiples.
+    mean, std: what RGB in [0, 1] is normalised by.
+    weights_sha256: of the weights file, or of all the parameters where they were downloaded.
     batchnorm_eps: ε set in every batch normalisation, or None for the architecture's own.
+    module: B×3×H×W float32 in [0, 1] to a tuple of the layers' outputs, as ``__call__``, for engines to export;
+        it computes the whole network, of which an exporter drops what no output needs.
     """
 
-    def __init__(self, network: Any, name: str, layer: str, weights_sha256: str, batchnorm_eps: float | None) -> None:
-        self.name = name
-        self.layer = layer
+    def __init__(
+        self, network: nn.Module, sketch: Sketch, taps: Sequence[Tap], weights_sha256: str, batchnorm_eps: float | None
+    ) -> None:
+        self.name = sketch.name
+        self.layers = tuple(tap.layer for tap in taps)
+        self.multiple = sketch.multiple
+        config: Any = network.pretrained_cfg
+        self.mean: tuple[float, ...] = tuple(config["mean"])
+        self.std: tuple[float, ...] = tuple(config["std"])
         self.weights_sha256 = weights_sha256
         self.batchnorm_eps = batchnorm_eps
-        self._network = network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        self._device = next(network.parameters()).device
-        config = network.pretrained_cfg
-        self._mean = torch.tensor(config["mean"], device=self._device).view(1, 3, 1, 1)
-        self._std = torch.tensor(config["std"], device=self._device).view(1, 3, 1, 1)
-        self.channels = self._probe()
+        self.device = next(network.parameters()).device
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = Trunk(network, taps, self.mean, self.std).to(self.device).eval()
+
+    @cached_property
+    def least(self) -> int:
+        """The smallest side of a square image, in pixels, for which every layer has an output."""
+
+        @torch.inference_mode()
+        def output(side: int) -> tuple[Tensor, ...]:
+            return self.module.stopping(torch.zeros(1, 3, side, side, device=self.device))
+
+        return least_side(output, self.multiple)
 
     @property
     def fingerprint(self) -> str:
-        """sha256, in hex, of everything that decides what the features are."""
-        facts = [self.name, self.layer, self.weights_sha256, self.batchnorm_eps]
+        """sha256, in hex, of everything that decides what the outputs are."""
+        layers = ",".join(layer.name for layer in self.layers)
+        facts = [self.name, layers, self.weights_sha256, self.batchnorm_eps]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> Tensor:
-        """Feature maps, B×C×H'×W' float32, of B×3×H×W RGB images: uint8, or floating point in [0, 1]."""
+    def __call__(self, images: Tensor) -> tuple[Tensor, ...]:
+        """One output a layer, float32: a map B×C×h×w or a vector B×C.
+
+        images: B×3×H×W RGB: uint8, or floating point in [0, 1].
+        Raises ValueError where the sides are no multiples of ``multiple`` or less than the network needs.
+        """
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be B×3×H×W, not {tuple(images.shape)}")
-        x = images.to(self._device, torch.float32)
+        height, width = images.shape[2:]
+        if height % self.multiple or width % self.multiple:
+            unit = self.multiple
+            raise ValueError(f"images for {self.name} must have sides in multiples of {unit}, not {height}×{width}")
+        x = images.to(self.device, torch.float32)
         if not images.is_floating_point():
             x = x / 255
-        x = ((x - self._mean) / self._std).contiguous(memory_format=torch.channels_last)
-        if self.layer == "features":
-            return self._network.forward_features(x)  # type: ignore[no-any-return]
-        hook = self._network.get_submodule(self.layer).register_forward_hook(_stop)
         try:
-            self._network.forward_features(x)
-        except _Reached as reached:
-            return reached.features
-        finally:
-            hook.remove()
-        raise RecipeError(f"layer {self.layer!r} of {self.name} takes no part in computing its features")
-
-    def _probe(self) -> int:
-        """Channels, seen on a 2:3 picture, which tells B×C×H×W from other networks' B×H×W×C and B×N×C."""
-        if self.layer != "features" and self.layer not in dict(self._network.named_modules()):
-            layers = ["features", *(info["module"] for info in getattr(self._network, "feature_info", []))]
-            raise RecipeError(f"{self.name} has no layer {self.layer!r}; try one of {', '.join(layers)}")
-        try:
-            out = self(torch.zeros(1, 3, 128, 192))
-        except (RuntimeError, ValueError, AssertionError) as error:
-            raise RecipeError(f"{self.name} cannot take pictures of any size: {error}") from error
-        if not isinstance(out, Tensor) or out.ndim != 4 or out.shape[2] * 3 != out.shape[3] * 2:
-            raise RecipeError(f"layer {self.layer!r} of {self.name} gives no B×C×H×W map; choose another")
-        return out.shape[1]
+            return self.module.stopping(x.contiguous(memory_format=torch.channels_last))
+        except RuntimeError as error:
+            if min(height, width) >= self.least:
+                raise
+            raise ValueError(f"images for {self.name} need sides of {self.least}, not {height}×{width}") from error
 
 
 def load_backbone(
-    name: str, *, layer: str = "features", weights: str | Path | None, device: str | torch.device = "cpu"
+    name: str,
+    *,
+    layers: Sequence[str] = ("features",),
+    weights: str | Path | None,
+    revision: str | None = None,
+    device: str | torch.device = "cpu",
 ) -> Backbone:
-    """The timm network ``name`` with pre-trained weights, ready to compute features.
+    """The network ``name`` with pre-trained weights, ready to compute the outputs of its layers.
 
-    layer: ``features`` for the network's last feature map, after its final normalisation and activation; or
-        the dotted name of a module, whose output is taken instead and after which nothing is computed.
-    weights: a file as ``load_state`` reads, or None for the weights that timm downloads once and then keeps.
-    Raises RecipeError where the network, layer or weights cannot be had: a network is never left at random.
+    layers: plain names (see ``layers``) or dotted paths of modules, whose outputs are then taken.
+    weights: a file as ``load_state`` reads, with the names of timm's or torchvision's network; or None for the
+        weights that timm or torchvision downloads once and then keeps.
+    revision: commit or tag of the weights' repository on the Hugging Face hub; None for its newest.
+    Raises RecipeError where the network, a layer or the weights cannot be had: a network is never left at random.
     """
-    timm = _import_timm()
-    if not timm.is_model(name):
-        near = difflib.get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise RecipeError(f"timm has no network {name!r}{hint}")
+    if not layers:
+        raise RecipeError(f"no layer of {name} was named: name one or more, such as features")
+    if weights is not None and revision is not None:
+        raise RecipeError(f"weights {weights} and revision {revision} exclude each other: give one")
+    sketch = Sketch(name)
+    taps = sketch.taps(layers)
     if weights is None:
-        network = _download(timm, name)
-        return Backbone(network.to(device), name, layer, _state_sha256(network.state_dict().items()), None)
+        network = _download(sketch, taps, revision)
+        return Backbone(network.to(device), sketch, taps, _state_sha256(network.state_dict().items()), None)
     sha256, state, eps = file_sha256(weights), load_state(weights), read_batchnorm_eps(weights)
-    network = timm.create_model(name, pretrained=False, num_classes=0, global_pool="")
-    load_into(network, state, weights)
+    network = create_network(sketch.name, **sketch.options)
+    _load(network, state, weights, taps)
     if eps is not None:
         set_batchnorm_eps(network, eps)
-    return Backbone(network.to(device), name, layer, sha256, eps)
+    return Backbone(network.to(device), sketch, taps, sha256, eps)
 
 
-class _Reached(Exception):
-    """No error: how a hook ends a forward pass and hands out what it saw."""
+def _load(network: nn.Module, state: dict[str, Tensor], origin: str | Path, taps: Sequence[Tap]) -> None:
+    """As ``load_into``; classifiers are left aside, and fully connected layers may be missing if none is wanted."""
+    config: Any = network.pretrained_cfg
+    names = config.get("classifier") or ()
+    unused = [f"{name}." for name in ((names,) if isinstance(names, str) else names)]
+    unused += ["aux1.", "aux2."]  # GoogLeNet's, which serve training only
+    state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(unused))}
+    heads = ("pre_logits", "classifier")  # VGG's, AlexNet's
+    wanted = any(tap.layer.module.startswith((*heads, HEAD)) for tap in taps)
+    load_into(network, state, origin, without=() if wanted else heads)
 
-    def __init__(self, features: Tensor) -> None:
-        super().__init__()
-        self.features = features
 
-
-def _stop(_module: nn.Module, _inputs: Any, output: Tensor) -> None:
-    raise _Reached(output)
-
-
-def _import_timm() -> Any:
-    ensure_torchvision()
+def _download(sketch: Sketch, taps: Sequence[Tap], revision: str | None) -> nn.Module:
     try:
-        return importlib.import_module("timm")
-    except ImportError as error:
-        raise RecipeError(f"{error}: a network needs it: pip install 'resight[deep]'") from error
-
-
-def _download(timm: Any, name: str) -> nn.Module:
-    try:
-        network: nn.Module = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
+        if sketch.name in classics():
+            return _download_classic(sketch, taps, revision)
+        timm = import_timm()
+        pinned = None if revision is None else {"hf_hub_id": f"{_hub_id(timm, sketch.name)}@{revision}"}
+        network: nn.Module = timm.create_model(
+            sketch.name, pretrained=True, num_classes=0, pretrained_cfg_overlay=pinned, **sketch.options
+        )
+    except RecipeError:
+        raise
     # The hub's client raises dozens of unrelated types; each means that there are no weights.
     except Exception as error:
         raise RecipeError(
-            f"the pre-trained weights of {name} could not be downloaded ({type(error).__name__}: {error}). "
+            f"the pre-trained weights of {sketch.name} could not be downloaded ({type(error).__name__}: {error}); "
+            "where HF_HUB_OFFLINE is set, only those that were downloaded before are found. "
             "Give a file of them by --weights FILE, or `weights` in the recipe: .safetensors, .npz, .pth or "
-            ".pt with the parameter names of timm's network, such as model.safetensors from "
-            "https://huggingface.co/timm"
+            ".pt with the parameter names of timm's network (torchvision's for alexnet and googlenet), such as "
+            "model.safetensors from https://huggingface.co/timm"
         ) from error
+    return network.eval().requires_grad_(False)
+
+
+def _download_classic(sketch: Sketch, taps: Sequence[Tap], revision: str | None) -> nn.Module:
+    network = create_network(sketch.name)
+    config: Any = network.pretrained_cfg
+    if revision is not None:
+        raise RecipeError(f"the weights of {sketch.name} come from {config['url']}, not the hub: leave revision out")
+    state = torch.hub.load_state_dict_from_url(config["url"], progress=False, check_hash=True, weights_only=True)
+    _load(network, state, config["url"], taps)
     return network
+
+
+def _hub_id(timm: Any, name: str) -> str:
+    hub_id: str | None = timm.get_pretrained_cfg(name).hf_hub_id
+    if not hub_id:
+        raise RecipeError(f"the weights of {name} do not come from the Hugging Face hub: leave revision out")
+    return hub_id
 
 
 def _state_sha256(state: Iterable[tuple[str, Tensor]]) -> str:

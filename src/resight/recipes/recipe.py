@@ -4,18 +4,16 @@ import hashlib
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
+from resight.recipes.network_stages import FILES, GlobalStage
+from resight.recipes.stage import Stage
 
 
-class _Stage(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ImageStage(_Stage):
+class ImageStage(Stage):
     """How pixels are prepared.
 
     max_side: the longest side in pixels after resizing; never enlarged.
@@ -27,7 +25,7 @@ class ImageStage(_Stage):
     min_crop_side: int = Field(default=0, ge=0, le=16384)
 
 
-class LocalStage(_Stage):
+class LocalStage(Stage):
     """Local features (§4.2.2). sift: OpenCV's DoG detector and SIFT, square-rooted (Arandjelović & Zisserman 2012)."""
 
     detector: Literal["sift"] = "sift"
@@ -36,7 +34,7 @@ class LocalStage(_Stage):
     edge_threshold: float = Field(default=10.0, gt=0)
 
 
-class CodebookStage(_Stage):
+class CodebookStage(Stage):
     """Visual words for ASMK and for matching. words: their number; 0 chooses by the number of training descriptors.
 
     path: a codebook made by `resight fit`, relative to the recipe's folder; "" learns one from the collection itself.
@@ -47,7 +45,7 @@ class CodebookStage(_Stage):
     path: str = ""
 
 
-class AsmkStage(_Stage):
+class AsmkStage(Stage):
     """Binary aggregated selective match kernel with an inverted file (Tolias, Avrithis & Jégou 2013/2016).
 
     query_assignments: nearest words a query descriptor is assigned to; the database side uses one.
@@ -58,27 +56,7 @@ class AsmkStage(_Stage):
     threshold: float = Field(default=0.0, ge=-1, lt=1)
 
 
-class GlobalStage(_Stage):
-    """One global descriptor from a network (§3, §4.1.1, §4.2.1).
-
-    weights: path of a local weights file, relative to the recipe's folder, or "" for the library's own download.
-    whitening: path of a PCA-whitening artefact made by `resight fit`, relative to the recipe's folder; "" = unfitted.
-    """
-
-    network: str
-    layer: str = "features"
-    max_side: int = Field(default=1024, ge=32, le=4096)
-    scales: tuple[float, ...] = (1.0,)
-    pooling: Literal["gem"] = "gem"
-    p: float = Field(default=3.0, gt=0)
-    scale_pooling: Literal["mean", "gem"] = "mean"
-    dimensions: int = Field(default=512, ge=2)
-    weights: str = ""
-    weights_sha256: str = ""
-    whitening: str = ""
-
-
-class VerifyStage(_Stage):
+class VerifyStage(Stage):
     """Spatial verification of the first `shortlist` results by a homography (OpenCV's USAC/MAGSAC, seeded).
 
     query_assignments: words in which a query descriptor looks for its match.
@@ -93,7 +71,7 @@ class VerifyStage(_Stage):
     seed: int = 0
 
 
-class Calibration(_Stage):
+class Calibration(Stage):
     """The probability of a true match as a logistic function, fitted by benchmarks/calibrate.py on the sets it names.
 
     logit p = intercept + inliers · ln(1 + max(0, n − 3)) + similarity · s, for n inliers and filter similarity s.
@@ -107,7 +85,7 @@ class Calibration(_Stage):
     fitted_on: str
 
 
-class Recipe(_Stage):
+class Recipe(Stage):
     """Stages and their parameters. `filter` makes the first ranking; `verify`, where given, re-ranks its top."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -138,8 +116,13 @@ class Recipe(_Stage):
     @property
     def fingerprint(self) -> str:
         """sha256, in hex, of every stage and parameter; where weights and artefacts lie is left out, as they move."""
-        local_paths = {"global_": {"weights", "whitening"}, "codebook": {"path"}}
-        return hashlib.sha256(self.model_dump_json(exclude=local_paths).encode()).hexdigest()
+        return hashlib.sha256(self.dump(set(type(self).model_fields)).encode()).hexdigest()
+
+    def dump(self, stages: set[str]) -> str:
+        """Some of the stages as JSON, without the places of weights and artefacts, which move."""
+        branch: dict[str, Any] = {"weights": True, "whitening": True, "scheme": {"model"}}
+        moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}, "codebook": {"path"}}
+        return self.model_dump_json(include=stages, exclude=moving)
 
 
 def recipe_names() -> tuple[str, ...]:
@@ -179,11 +162,9 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"{origin}: not valid TOML: {error}") from error
-    for stage, keys in (("global", ("weights", "whitening")), ("codebook", ("path",))):
-        entries = table.get(stage)
-        for key in keys:
-            if folder is not None and isinstance(entries, dict) and isinstance(entries.get(key), str) and entries[key]:
-                entries[key] = str((folder / entries[key]).absolute())
+    if folder is not None:
+        _place(table.get("global"), FILES, folder)
+        _place(table.get("codebook"), ("path",), folder)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
@@ -192,3 +173,16 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
             for e in error.errors()
         )
         raise RecipeError(f"{origin}: {problems}") from error
+
+
+def _place(table: object, keys: tuple[str, ...], folder: Path) -> None:
+    """Make paths in a table, and in those inside it, absolute."""
+    if isinstance(table, list):
+        for entry in table:
+            _place(entry, keys, folder)
+    if isinstance(table, dict):
+        for key, value in table.items():
+            if key in keys and isinstance(value, str) and value:
+                table[key] = str((folder / value).absolute())
+            else:
+                _place(value, keys, folder)

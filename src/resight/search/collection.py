@@ -275,7 +275,7 @@ class Collection:
             if int(i) in origins and (vector := searcher.stored(p).global_descriptor) is not None
         }
         ids, paths = np.array(list(stored), np.int64), [origins[i] for i in stored]
-        vectors = np.array(list(stored.values()), np.float32).reshape(len(ids), self.recipe.global_.dimensions)
+        vectors = np.array(list(stored.values()), np.float32).reshape(len(ids), sum(self.recipe.global_.lengths))
         if format == "npz":
             with target.open("wb") as file:
                 np.savez(file, ids=ids, paths=np.array(paths, str), vectors=vectors)

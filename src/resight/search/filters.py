@@ -1,5 +1,7 @@
 """The first ranking: how similar every image of a collection is to a query, by one cheap measure."""
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,9 +40,15 @@ def _lanes(codes: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint64]:
     return codes.view(np.uint64) if codes.shape[1] % 8 == 0 and len(codes) else codes
 
 
-def cosine_similarity(snapshot: Snapshot, log: LogReader, query: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Inner product of a (D,) query with each image's ℓ2-normalised vector; (N,) float32, −1 without a vector."""
-    similarity = np.full(len(snapshot), -1.0, np.float32)
+def cosine_similarity(
+    snapshot: Snapshot, log: LogReader, query: NDArray[np.float32], lengths: tuple[int, ...]
+) -> NDArray[np.float32]:
+    """Inner products of a (D,) query's ℓ2-normalised parts with those of each image; N×B float32, −1 without a vector.
+
+    lengths: of the B parts; they sum to D.
+    """
+    similarity = np.full((len(snapshot), len(lengths)), -1.0, np.float32)
+    ends = np.cumsum([0, *lengths])
     rows = np.flatnonzero(snapshot.vectors_at >= 0)
     if len(rows) == 0:
         return similarity
@@ -49,5 +57,7 @@ def cosine_similarity(snapshot: Snapshot, log: LogReader, query: NDArray[np.floa
     vectors = log.record(0, last + length).view("<f4").reshape(-1, len(query))
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
-        similarity[part] = vectors[snapshot.vectors_at[part] // length] @ query
+        block = vectors[snapshot.vectors_at[part] // length]
+        for place, (a, b) in enumerate(pairwise(ends.tolist())):
+            similarity[part, place] = block[:, a:b] @ query[a:b]
     return similarity

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from resight.describe.description import Description
 from resight.errors import CollectionError
+from resight.features.fusion import fuse
 from resight.geometry.boxes import Box
 from resight.local.asmk import encode_assigned
 from resight.local.features import LocalFeatures
@@ -31,8 +32,7 @@ class Timing:
 
 def describing(recipe: Recipe) -> str:
     """The stages that decide what a collection stores, as JSON; where weights and artefacts lie is left out."""
-    moving = {"global_": {"weights", "whitening"}, "codebook": {"path"}}
-    return recipe.model_dump_json(include={"image", "local", "codebook", "global_"}, exclude=moving)
+    return recipe.dump({"image", "local", "codebook", "global_"})
 
 
 class Searcher:
@@ -63,7 +63,7 @@ class Searcher:
         snapshot = self.snapshot
         vector = None
         if self.recipe.global_ is not None and snapshot.vectors_at[position] >= 0:
-            length = 4 * self.recipe.global_.dimensions
+            length = 4 * sum(self.recipe.global_.lengths)
             vector = self._vectors.record(int(snapshot.vectors_at[position]), length).view("<f4").copy()
         local = None if self.recipe.local is None else self._local(position)
         width, height = (int(v) for v in snapshot.sizes[position])
@@ -107,10 +107,14 @@ class Searcher:
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
         if self.recipe.filter == "global":
-            if query.global_descriptor is None:
+            if query.global_descriptor is None or self.recipe.global_ is None:
                 raise ValueError("the query has no global descriptor")
-            vectors = cosine_similarity(self.snapshot, self._vectors, query.global_descriptor)
-            return vectors, len(vectors)
+            stage = self.recipe.global_
+            cosines = cosine_similarity(self.snapshot, self._vectors, query.global_descriptor, stage.lengths)
+            if stage.late and stage.fusion != "concatenate":
+                fused = fuse(cosines, [branch.weight for branch in stage.branches], stage.fusion)
+                return fused.astype(np.float32), cosines.size
+            return cosines[:, 0], len(cosines)
         asmk, codebook = self.recipe.asmk, self.snapshot.codebook
         if asmk is None or codebook is None or query.local is None:
             return np.zeros(len(self.snapshot), np.float32), 0

@@ -39,7 +39,7 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
 
     Each page is one committed state, so a writer at work neither waits for the check nor confuses it.
     """
-    dimensions = store.recipe.global_.dimensions if store.recipe.global_ is not None else 0
+    dimensions = sum(store.recipe.global_.lengths) if store.recipe.global_ is not None else 0
     with store.catalogue.snapshot():
         rows = store.catalogue.rows(
             "SELECT id, origin, features_at, features, features_crc, vector_at, vector_crc, words_at, words_crc"

@@ -22,6 +22,7 @@ _BATCH_IMAGES, _BATCH_SECONDS = 64, 10.0  # what a crash can cost
 _SAMPLE = 1_048_576  # descriptors a codebook is learned from: 16 for each of 65,536 words
 _SECONDS_A_FILE = 120.0
 _PLACE = 0, 0  # the stamp of a failure that is no file's but a folder's or archive's
+_NETWORK_IMAGES = 16  # that go through a network together
 _GROWTH = 4  # a collection that grew this many times deserves a new codebook
 
 
@@ -158,6 +159,7 @@ class _Run:
         self.store, self.describer, self.known, self.gone = store, describer, known, gone
         self.added = self.changed = self.moved = self.unchanged = self.failed = 0
         self._new: list[New] = []
+        self._waiting: list[Outcome] = []  # for the network
         self._failures: list[tuple[str, str, int, int]] = []
         self._codebook = Codebook.load(store.codebook_path(store.generation)) if store.generation else None
         self._by_content: dict[str, list[str]] = {}
@@ -169,20 +171,19 @@ class _Run:
         # A known file whose time has changed but not its content needs no work either.
         same = frozenset(self.known[s.origin].digest for s in todo if s.origin in self.known)
         contents = same | frozenset(self._by_content)
-        recipe = self.store.recipe
         last = time.monotonic()
         report(Progress("describing", 0, len(todo)))
         if not todo:
             return
         # Closed here, so that no worker outlives an error.
         with (
-            closing(describe_files(todo, recipe, contents, workers=workers, timeout=timeout)) as first,
+            closing(self._outcomes(todo, contents, workers, timeout)) as first,
             closing(self._again(first, workers, timeout)) as outcomes,
         ):
             try:
                 for done, outcome in enumerate(outcomes, 1):
                     self._take(outcome)
-                    waiting = len(self._new) + len(self._failures)
+                    waiting = len(self._new) + len(self._waiting) + len(self._failures)
                     if waiting >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
                         self._commit()
                         last = time.monotonic()
@@ -190,6 +191,21 @@ class _Run:
             finally:
                 # Also after Ctrl-C: what is described is kept.
                 self._commit()
+
+    def _outcomes(
+        self, sources: list[Source], known: frozenset[str], workers: int, timeout: float
+    ) -> Generator[Outcome]:
+        network = self.describer.network
+        return describe_files(
+            sources,
+            self.store.recipe,
+            known,
+            workers=workers,
+            timeout=timeout,
+            feedings=() if network is None else network.feedings,
+            # The workers read the next batch while the network computes one.
+            ahead=0 if network is None else 2 * _NETWORK_IMAGES,
+        )
 
     def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Generator[Outcome]:
         """Settle files of known content; those that are copies of a file still there are described after all."""
@@ -200,9 +216,7 @@ class _Run:
             else:
                 copies.append(outcome.source)
         if copies:
-            yield from describe_files(
-                copies, self.store.recipe, frozenset(), workers=min(workers, len(copies)), timeout=timeout
-            )
+            yield from self._outcomes(copies, frozenset(), min(workers, len(copies)), timeout)
 
     def _settle(self, outcome: Outcome) -> bool:
         source = outcome.source
@@ -232,12 +246,22 @@ class _Run:
         if outcome.reason is not None:
             self._failures.append((source.origin, outcome.reason, *_stamp(source)))
         elif outcome.size is not None:
-            network = self.describer.network
-            vector = None if network is None or outcome.pixels is None else network.describe(outcome.pixels)
-            description = Description(outcome.size, vector, outcome.local)
-            self._new.append(New(source.origin, outcome.digest, *_stamp(source), description))
+            self._waiting.append(outcome)
+            if len(self._waiting) >= _NETWORK_IMAGES:
+                self._describe_waiting()
+
+    def _describe_waiting(self) -> None:
+        network, vectors = self.describer.network, None
+        if network is not None and self._waiting:
+            vectors = network.describe_views([outcome.views or () for outcome in self._waiting])
+        for place, outcome in enumerate(self._waiting):
+            vector = None if vectors is None else vectors[place]
+            description = Description(outcome.size or (0, 0), vector, outcome.local)
+            self._new.append(New(outcome.source.origin, outcome.digest, *_stamp(outcome.source), description))
+        self._waiting = []
 
     def _commit(self) -> None:
+        self._describe_waiting()
         new, failures = self._new, self._failures
         if new or failures:
             self.store.add(new, failures, self._codebook)

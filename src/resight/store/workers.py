@@ -15,11 +15,10 @@ from multiprocessing.popen_spawn_posix import Popen
 from types import ModuleType
 
 import cv2
-import numpy as np
-from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 
 from resight.describe.describer import local_features
+from resight.describe.views import Feeding, Views
 from resight.errors import ImageError
 from resight.images.read import decode, digest, load
 from resight.images.sources import Source
@@ -33,14 +32,14 @@ _WAITING = 4  # files in flight for each worker: keeps them busy and memory boun
 class Outcome:
     """What became of a file. `reason` says why it failed; `size` is None where its content was known already.
 
-    pixels: H×W×3 uint8 for the recipe's network, or None where it has none.
+    views: what goes through the recipe's networks, or None where it has none.
     """
 
     source: Source
     digest: str = ""
     size: tuple[int, int] | None = None
     local: LocalFeatures | None = None
-    pixels: NDArray[np.uint8] | None = None
+    views: tuple[Views, ...] | None = None
     reason: str | None = None
 
 
@@ -62,19 +61,28 @@ class _Context(SpawnContext):
 
 
 def describe_files(
-    sources: Iterable[Source], recipe: Recipe, known: frozenset[str], *, workers: int, timeout: float
+    sources: Iterable[Source],
+    recipe: Recipe,
+    known: frozenset[str],
+    *,
+    workers: int,
+    timeout: float,
+    feedings: tuple[Feeding, ...] = (),
+    ahead: int = 0,
 ) -> Generator[Outcome]:
     """Outcomes in the order of `sources`.
 
     known: digests of contents that need not be described again. timeout: seconds one file may take.
+    feedings: how pictures are prepared for the recipe's networks. ahead: files read before they are asked for, beyond
+        those that keep the workers busy.
     """
-    initial = (recipe, known, os.getpid())
+    initial = (recipe, feedings, known, os.getpid())
     pool = ProcessPool(workers, initializer=_start, initargs=initial, context=_Context())
     waiting: deque[tuple[Source, object]] = deque()
     try:
         for source in sources:
             waiting.append((source, pool.schedule(_describe, args=[source], timeout=timeout)))
-            if len(waiting) >= workers * _WAITING:
+            if len(waiting) >= workers * _WAITING + ahead:
                 yield _result(*waiting.popleft(), timeout)
         while waiting:
             yield _result(*waiting.popleft(), timeout)
@@ -97,12 +105,13 @@ def _result(source: Source, future: object, timeout: float) -> Outcome:
 
 
 _recipe: Recipe
+_feedings: tuple[Feeding, ...]
 _known: frozenset[str]
 
 
-def _start(recipe: Recipe, known: frozenset[str], parent: int) -> None:
-    global _recipe, _known
-    _recipe, _known = recipe, known
+def _start(recipe: Recipe, feedings: tuple[Feeding, ...], known: frozenset[str], parent: int) -> None:
+    global _recipe, _feedings, _known
+    _recipe, _feedings, _known = recipe, feedings, known
     # Ctrl-C goes to the whole group; the parent decides what is kept and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
@@ -132,7 +141,7 @@ def _describe(source: Source) -> Outcome:
         return Outcome(source, reason=error.reason)
     try:
         local = None if _recipe.local is None else local_features(image, _recipe.local)
+        views = tuple(feeding.views(image.pixels) for feeding in _feedings) or None
     except cv2.error as error:
         return Outcome(source, reason=f"no features could be described: {error.err}")
-    pixels = None if _recipe.global_ is None else image.pixels
-    return Outcome(source, content, image.size, local, pixels)
+    return Outcome(source, content, image.size, local, views)

@@ -1,0 +1,220 @@
+"""Images described by a network a second, beside the field's loop and beside the bare forward pass.
+
+The field's loop is cirtorch's: one photograph at a time is opened, reduced by Pillow, and goes through PyTorch in eager
+mode. The bare pass has the same pictures, ready, in memory. Speed needs no trained weights: they are random.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+import photos
+from common import DATA, header, table, write_json
+from process import watched
+from resight.describe.describer import Describer
+from resight.images.read import read_image
+from resight.recipes import Recipe
+from resight.recipes.network_stages import GlobalStage
+from resight.recipes.recipe import ImageStage
+from resight.search.collection import Collection
+
+# timm's name, layer, longest side in pixels, length of the layer's vector
+NETWORKS = {
+    "resnet50": ("layer4", 362, 2048),
+    "densenet169": ("features", 320, 1664),
+    "mobilenetv3_large_100": ("features", 224, 960),
+    "vit_small_patch14_dinov2": ("cls", 224, 384),
+}
+_BATCH = 16
+_MEGAPIXELS = (0.3, 1, 4, 12, 24, 50)  # of the photographs of the memory test
+
+
+@dataclass(frozen=True)
+class Result:
+    """One network. loop, ours, bare: images a second. peak, loop_peak: bytes of private memory of all processes."""
+
+    network: str
+    engine: str
+    images: int
+    side: int
+    loop: float
+    ours: float
+    bare: float
+    peak: int
+    loop_peak: int
+
+
+def recipe(network: str, weights: Path) -> Recipe:
+    """The recipe that is measured: one layer, one scale, no whitening."""
+    layer, side, length = NETWORKS[network]
+    stage = GlobalStage(
+        network=network, layer=layer, max_side=side, dimensions=length, whiten="none", weights=str(weights)
+    )
+    facts = {"name": "extraction", "title": network, "source": "benchmarks/extraction.py", "filter": "global"}
+    return Recipe.model_validate({**facts, "image": ImageStage(max_side=side), "global": stage})
+
+
+def write_random(network: str, weights: Path) -> None:
+    """Random weights of a network, as a file."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    model = timm.create_model(network, pretrained=False, num_classes=0)
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+
+
+def loop(paths: Sequence[Path], network: str) -> float:
+    """The field's loop: images a second."""
+    import timm
+    import torch
+
+    layer, side, _ = NETWORKS[network]
+    size = {"dynamic_img_size": True} if network.startswith("vit") else {}
+    model = timm.create_model(network, pretrained=False, num_classes=0, **size).eval()
+    mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    began = time.perf_counter()
+    with torch.no_grad():
+        for path in paths:
+            image = PIL.Image.open(path).convert("RGB")
+            image.thumbnail((side, side), PIL.Image.Resampling.LANCZOS)
+            if size:  # a transformer's patches have to fit
+                image = image.resize(tuple(max(14, round(s / 14) * 14) for s in image.size))
+            x = (torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255 - mean) / std
+            out = model.forward_features(x[None])
+            pooled = out[:, 0] if layer == "cls" else out.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
+            torch.nn.functional.normalize(pooled)
+    return len(paths) / (time.perf_counter() - began)
+
+
+def ours(paths: Sequence[Path], chosen: Recipe, workers: int) -> tuple[str, float]:
+    """Index into a new collection: engine, and images a second from files to descriptors on disk."""
+    with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder) / "c", chosen) as collection:
+        began = time.perf_counter()
+        report = collection.add(paths, workers=workers)
+        seconds = time.perf_counter() - began
+    network = Describer(chosen).network
+    return ("" if network is None else network.engine), report.added / seconds
+
+
+def bare(paths: Sequence[Path], chosen: Recipe) -> float:
+    """Images a second of the same engine and batches, with the pictures in memory."""
+    describer = Describer(chosen)
+    network = describer.network
+    if network is None:
+        raise ValueError("the recipe has no network")
+    prepared = [network.prepare(read_image(path, max_side=chosen.image.max_side).pixels) for path in paths]
+    network.describe_views(prepared[:_BATCH])  # warm
+    began = time.perf_counter()
+    for start in range(0, len(prepared), _BATCH):
+        network.describe_views(prepared[start : start + _BATCH])
+    return len(prepared) / (time.perf_counter() - began)
+
+
+def mixed(sources: Sequence[Path], into: Path, count: int) -> list[Path]:
+    """Photographs of sizes from 0.3 to 50 megapixels, by turns."""
+    into.mkdir(parents=True, exist_ok=True)
+    made = []
+    for number in range(count):
+        path = into / f"{number:04d}.jpg"
+        if not path.is_file():
+            pixels = read_image(sources[number % len(sources)]).pixels
+            factor = (_MEGAPIXELS[number % len(_MEGAPIXELS)] * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
+            size = round(pixels.shape[1] * factor), round(pixels.shape[0] * factor)
+            PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BILINEAR).save(path, quality=90)
+        made.append(path)
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Result]:
+    """Measure each network in fresh processes, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--source", type=Path, default=DATA / "distractors", help="folder of photographs")
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="repeatable (default: all)")
+    parser.add_argument("--photos", type=int, default=240, help="how many (default: 240)")
+    parser.add_argument(
+        "--mixed", type=int, default=60, help="photos of the memory test; 0 leaves it out (default: 60)"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="processes that read (default: 2)")
+    parser.add_argument("--work", type=Path, required=True, help="folder that keeps the photos made")
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
+    options = parser.parse_args(arguments)
+    options.work.mkdir(parents=True, exist_ok=True)
+    sources = photos.originals(options.source)
+    paths = sources[: options.photos]
+    mixture = mixed(sources, options.work / "mixed", options.mixed)
+    results, memory = [], []
+    for network in options.network or NETWORKS:
+        weights = options.work / f"{network}.safetensors"
+        if not weights.is_file():
+            write_random(network, weights)
+        chosen = recipe(network, weights)
+        # The first run converts the network and is not timed; the conversion is kept.
+        watched(bare, paths[:2], chosen)
+        plain = watched(loop, paths, network)
+        whole = watched(ours, paths, chosen, options.workers)
+        only = watched(bare, paths, chosen)
+        engine, rate = whole.value
+        results.append(
+            Result(
+                network,
+                engine,
+                len(paths),
+                NETWORKS[network][1],
+                plain.value,
+                rate,
+                only.value,
+                whole.private,
+                plain.private,
+            )
+        )
+        if mixture:
+            run, beside = watched(ours, mixture, chosen, options.workers), watched(loop, mixture, network)
+            memory.append((network, len(mixture), f"{run.value[1]:.1f}", f"{beside.value:.1f}", run, beside))
+    protocol = (
+        f"the first {len(paths)} photographs of {options.source}, from files to descriptors; resight with "
+        f"{options.workers} reading processes, and with storing; loop: one photograph at a time, Pillow, PyTorch "
+        "eager, not stored; bare: the same engine and batches with the pictures in memory; starting Python, loading "
+        "and converting the network left out; peak: private memory of all processes"
+    )
+    print(header(protocol))
+    head = ("network", "engine", "longest side", "loop, images/s", "resight, images/s", "bare, images/s")
+    ratios = ("resight ÷ loop", "resight ÷ bare", "peak, MiB", "loop's peak, MiB")
+    rows = [
+        (
+            r.network,
+            r.engine,
+            r.side,
+            f"{r.loop:.2f}",
+            f"{r.ours:.2f}",
+            f"{r.bare:.2f}",
+            f"{r.ours / r.loop:.2f}",
+            f"{r.ours / r.bare:.2f}",
+            f"{r.peak / 2**20:.0f}",
+            f"{r.loop_peak / 2**20:.0f}",
+        )
+        for r in results
+    ]
+    print(table((*head, *ratios), rows))
+    if memory:
+        sizes = ", ".join(map(str, _MEGAPIXELS))
+        print(f"\nPhotographs of {sizes} megapixels by turns:\n")
+        columns = ("network", "photos", "resight, images/s", "loop, images/s", "peak, MiB", "loop's peak, MiB")
+        shown = [(*m[:4], f"{m[4].private / 2**20:.0f}", f"{m[5].private / 2**20:.0f}") for m in memory]
+        print(table(columns, shown))
+    write_json(options.out, protocol, [asdict(result) for result in results])
+    return results
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("RESIGHT_CACHE", str(Path(tempfile.gettempdir()) / "resight-benchmark"))
+    main()

@@ -1,0 +1,183 @@
+"""mAP by layer, pooling, scheme and fusion, as the survey's §6.3 compares them; cosine of unwhitened vectors.
+
+All variants of a network that see the same pictures share its passes.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from accuracy import ranked
+from common import DATA, add_set_options, cache_name, header, labelled_sets, percent, protocol_text, table, write_json
+from resight.describe.global_descriptor import GlobalDescriber
+from resight.evaluation import LabelledSet
+from resight.evaluation.figures import figures
+from resight.evaluation.judge import judge
+from resight.features.fusion import concatenate, fuse
+from resight.geometry.boxes import crop
+from resight.images.read import read_image
+from resight.recipes.network_stages import GlobalStage
+
+_BATCH = 16
+_GRID: dict[str, Any] = {"kind": "grid", "levels": 3}
+
+Vectors = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network: where its weights lie under shared/data/weights, its layers from low to high, and its last."""
+
+    weights: str
+    layers: tuple[str, ...]
+
+    def variants(self, side: int, pixels: bool) -> dict[str, dict[str, Any]]:
+        """Each variant's name and [global] table, of which the first is the plain one."""
+        last = self.layers[-1]
+        base = {"max_side": side, "layer": last}
+        found: dict[str, dict[str, Any]] = {f"{last}, gem": base}
+        found |= {f"{layer}, gem": {**base, "layer": layer} for layer in self.layers[:-1]}
+        found |= {f"{last}, {pooling}": {**base, "pooling": pooling} for pooling in ("average", "mac")}
+        found |= {
+            f"{layer}, R-MAC": {**base, "layer": layer, "pooling": "mac", "scheme": _GRID} for layer in self.layers
+        }
+        schemes: dict[str, dict[str, Any]] = {
+            "grid": _GRID,
+            "pyramid 1+2, sum": {"kind": "pyramid"},
+            "pyramid 1+2, joined": {"kind": "pyramid", "aggregate": "concatenate"},
+            "dense 128 px": {"kind": "dense", "on": "map", "sides": (128,), "stride": 64},
+            "selective search": {"kind": "selective-search", "top": 20},
+            "edge boxes": {"kind": "edge-boxes", "top": 20},
+        }
+        if pixels:
+            schemes |= {
+                "grid of pixels": {**_GRID, "on": "pixels", "levels": 2},
+                "hessian-affine patches": {"kind": "hessian-affine", "top": 20, "side": 96},
+            }
+        found |= {f"{last}, gem, {name}": {**base, "scheme": scheme} for name, scheme in schemes.items()}
+        found[f"{last}, gem, 3 scales"] = {**base, "scales": (1.0, 0.7071, 0.5)}
+        return found
+
+
+NETWORKS = {
+    "densenet169": Network(
+        "densenet169_imagenet/densenet169_notop_fp16.npz", ("block1", "block2", "block3", "features")
+    ),
+    "resnet50": Network("resnet50_imagenet_conv1to4/resnet50_conv1to4_fp16.npz", ("layer1", "layer2", "layer3")),
+}
+
+
+def describe(
+    paths: Sequence[tuple[Path, Any]], describer: GlobalDescriber, names: Sequence[str]
+) -> Iterator[tuple[str, NDArray[np.float64]]]:
+    """For each variant, N×C vectors of N images or boxes in them."""
+    parts: list[list[NDArray[np.float64]]] = [[] for _ in names]
+    for start in range(0, len(paths), _BATCH):
+        images = [read_image(path) for path, _ in paths[start : start + _BATCH]]
+        boxes = [box for _, box in paths[start : start + _BATCH]]
+        whole = [i if box is None else crop(i, box)[0] for i, box in zip(images, boxes, strict=True)]
+        batch = [describer.prepare(image.pixels) for image in whole]
+        for part, vectors in zip(parts, describer.samples(batch), strict=True):
+            part.append(vectors)
+    yield from ((name, np.concatenate(part)) for name, part in zip(names, parts, strict=True))
+
+
+def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[str, NDArray[np.float64]]:
+    """Q×N similarities of fused layers: the last two, all, and all as R-MAC; early, and late in each way."""
+    found = {}
+    groups = {
+        f"{layers[-2]} + {layers[-1]}": [f"{layer}, gem" for layer in layers[-2:]],
+        "all layers": [f"{layer}, gem" for layer in layers],
+        "all layers, R-MAC": [f"{layer}, R-MAC" for layer in layers],
+    }
+    for group, names in groups.items():
+        weights = [1.0] * len(names)
+        joined = [concatenate([x[name] for name in names], weights) for x in (queries, database)]
+        found[f"{group}: joined"] = joined[0] @ joined[1].T
+        each = np.stack([queries[name] @ database[name].T for name in reversed(names)], axis=2)
+        for method in ("ranks", "exponential"):
+            found[f"{group}: {method}"] = np.stack([fuse(s, weights, method) for s in each])
+    return found
+
+
+def measure(labelled: LabelledSet, similarity: NDArray[np.float64]) -> float:
+    """mAP of Q×N similarities."""
+    position = {path: place for place, path in enumerate(labelled.database)}
+    outcomes = [judge(query, ranked(row), position) for query, row in zip(labelled.queries, similarity, strict=True)]
+    return figures(outcomes).mean_average_precision
+
+
+def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Measure every variant of the networks asked for on the sets asked for, and print a table a network."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_set_options(parser)
+    parser.add_argument("--network", action="append", choices=NETWORKS, help="repeatable (default: all)")
+    parser.add_argument("--side", type=int, default=362, help="longest side the networks see (default: 362)")
+    parser.add_argument("--pixels", action="store_true", help="also schemes with a pass a region: many times slower")
+    options = parser.parse_args(arguments)
+    options.collections.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = []
+    for name in options.network or NETWORKS:
+        network = NETWORKS[name]
+        variants = network.variants(options.side, options.pixels)
+        first, *others = variants.values()
+        weights = str(DATA / "weights" / network.weights)
+        # Late fusion keeps every variant's vector apart.
+        also = tuple({"network": name, "weights": weights, **_plain(other)} for other in others)
+        stage = GlobalStage(network=name, weights=weights, **_plain(first), also=also, fusion="scores")
+        describer = GlobalDescriber(stage, None)
+        for labelled in labelled_sets(options):
+            began = time.perf_counter()
+            database = _kept(labelled, describer, list(variants), options.collections)
+            queries = dict(
+                describe([(labelled.locate(q.path), q.box) for q in labelled.queries], describer, list(variants))
+            )
+            similarities = {variant: queries[variant] @ database[variant].T for variant in variants}
+            similarities |= fusions(network.layers, database, queries)
+            for variant, similarity in similarities.items():
+                length = database[variant].shape[1] if variant in database else None
+                figure = measure(labelled, similarity)
+                results.append(
+                    {"network": name, "set": labelled.name, "variant": variant, "length": length, "mAP": figure}
+                )
+            print(f"{name} on {labelled.name}: {time.perf_counter() - began:.0f} s", flush=True)
+    protocol = f"{protocol_text(options)}; pictures of at most {options.side} px, cosine, no whitening"
+    print(header(protocol), render(results), sep="\n")
+    write_json(options.out, protocol, results)
+    return results
+
+
+def render(results: Sequence[dict[str, Any]]) -> str:
+    """A Markdown table: a line a variant, a column a set."""
+    sets = list(dict.fromkeys(r["set"] for r in results))
+    lines = list(dict.fromkeys((r["network"], r["variant"]) for r in results))
+    figure = {(r["network"], r["variant"], r["set"]): r["mAP"] for r in results}
+    length = {(r["network"], r["variant"]): r["length"] for r in results}
+    rows = [(*line, length[line], *(percent(figure[*line, name]) for name in sets)) for line in lines]
+    return table(("network", "variant", "dimensions", *sets), rows)
+
+
+def _plain(branch: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with its defaults said, since a branch of `also` takes what it does not say from the first."""
+    return {"pooling": "gem", "scheme": {"kind": "whole"}, "scales": (1.0,), **branch}
+
+
+def _kept(
+    labelled: LabelledSet, describer: GlobalDescriber, names: Sequence[str], folder: Path
+) -> dict[str, NDArray[np.float64]]:
+    images = [labelled.locate(path) for path in labelled.database]
+    file = folder / f"{cache_name(labelled.name, images, describer.fingerprint)}-layers.npz"
+    if not file.is_file():
+        np.savez(file, **dict(describe([(path, None) for path in images], describer, names)))
+    with np.load(file) as kept:
+        return {name: kept[name] for name in names}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,186 @@
+"""What computes a network: PyTorch, on a CPU or a CUDA device, or OpenVINO on a CPU."""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import platform
+import sys
+import tempfile
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from resight.errors import RecipeError
+from resight.networks.backbone import Backbone
+
+EngineName = Literal["auto", "torch", "openvino"]
+TOLERANCE = 1e-3
+"""Of an engine's outputs against PyTorch's on the same device in float32, relative to the largest output."""
+
+
+class Engine(Protocol):
+    """A network ready to run.
+
+    name: as `resight info` tells it.
+    """
+
+    name: str
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """The outputs of the backbone's layers, float32 on the CPU, for B×H×W×3 RGB pictures."""
+
+
+class FromBytes(nn.Module):
+    """B×H×W×3 uint8 to the outputs of a backbone's layers."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.network = backbone.module
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        outputs: tuple[Tensor, ...] = self.network(pictures.permute(0, 3, 1, 2).float() / 255)
+        return outputs
+
+
+def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
+    """The engine of that name, or the one that RESIGHT_ENGINE names.
+
+    ``auto``, if neither does: PyTorch on a CUDA device where there is one, else OpenVINO where it is installed, else
+    PyTorch. Raises RecipeError for an unknown name and for an engine that is not installed.
+    """
+    name = name or os.environ.get("RESIGHT_ENGINE") or "auto"
+    if name not in get_args(EngineName):
+        raise RecipeError(f"there is no engine {name!r}: RESIGHT_ENGINE is one of {', '.join(get_args(EngineName))}")
+    installed = importlib.util.find_spec("openvino") is not None
+    if name == "openvino" and not installed:
+        raise RecipeError(
+            "the engine openvino is not installed: pip install 'resight[fast]', or set RESIGHT_ENGINE=torch"
+        )
+    if name == "torch" or torch.cuda.is_available() or not installed:
+        return TorchEngine(backbone)
+    return OpenVinoEngine(backbone)
+
+
+class TorchEngine:
+    """PyTorch: float32 on a CPU, bfloat16 on a CUDA device."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self.name = f"torch {torch.__version__}"
+
+    @torch.inference_mode()
+    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+        cuda = self._backbone.device.type == "cuda"
+        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+            outputs = self._backbone(images)
+        return tuple(output.float().cpu() for output in outputs)
+
+
+class OpenVinoEngine:
+    """OpenVINO in float32. A network is converted once and kept in the cache folder.
+
+    The conversion is checked against PyTorch at two sizes. Where the traced network is right only at the size it was
+    traced at, as some transformers' are, it is converted for each size anew.
+    """
+
+    def __init__(self, backbone: Backbone, cache: Path | None = None) -> None:
+        self._ov = _import_openvino()
+        self.name = f"openvino {version('openvino')}"
+        self._backbone = backbone
+        self._cache = cache_folder() if cache is None else cache
+        self._core = self._ov.Core()
+        self._compiled: dict[tuple[int, int] | None, Any] = {}
+        self._any_size = self._kept_or_converted(None) is not None
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        size = None if self._any_size else (pictures.shape[1], pictures.shape[2])
+        compiled = self._compiled.get(size) or self._kept_or_converted(size)
+        outputs = compiled(np.ascontiguousarray(pictures))
+        # Copied: OpenVINO reuses its buffers at the next call.
+        return tuple(torch.from_numpy(np.array(outputs[place])) for place in range(len(self._backbone.layers)))
+
+    def _kept_or_converted(self, size: tuple[int, int] | None) -> Any:
+        """The compiled network for one size, or for any size (None where that cannot be had)."""
+        facts = [self._backbone.fingerprint, self.name, torch.__version__, version("timm"), platform.machine(), size]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        file, refused = self._cache / f"{key}.xml", self._cache / f"{key}.fixed"
+        if refused.exists():
+            return None
+        if not file.is_file():
+            self._cache.mkdir(parents=True, exist_ok=True)
+            model = self._convert(size)
+            if not self._right(self._compile(model), size):
+                if size is not None:
+                    raise RecipeError(
+                        f"openvino computes {self._backbone.name} otherwise than PyTorch does: set RESIGHT_ENGINE=torch"
+                    )
+                refused.touch()
+                return None
+            with tempfile.TemporaryDirectory(dir=self._cache) as folder:
+                written = Path(folder) / file.name
+                self._ov.save_model(model, written, compress_to_fp16=False)
+                written.with_suffix(".bin").replace(file.with_suffix(".bin"))
+                written.replace(file)  # last: where it is, both are whole
+        self._compiled[size] = self._compile(self._core.read_model(file))
+        return self._compiled[size]
+
+    def _convert(self, size: tuple[int, int] | None) -> Any:
+        height, width = size or self._sizes()[0]
+        example = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+        with warnings.catch_warnings(), torch.inference_mode():
+            warnings.simplefilter("ignore")  # torch.jit's tracer warns of what `_right` finds out
+            model = self._ov.convert_model(FromBytes(self._backbone).eval(), example_input=example)
+        model.reshape([-1, *(size or (-1, -1)), 3])
+        return model
+
+    def _compile(self, model: Any) -> Any:
+        settings = {
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        }
+        return self._core.compile_model(model, "CPU", settings)
+
+    def _right(self, compiled: Any, size: tuple[int, int] | None) -> bool:
+        """Whether the outputs are PyTorch's, at the size or at sizes unlike the one it was traced at."""
+        generator = np.random.default_rng(0)
+        for height, width in [size] if size else self._sizes():
+            pictures = generator.integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+            with torch.inference_mode():
+                expected = self._backbone(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+            try:
+                found = compiled(pictures)
+            except RuntimeError:
+                return False
+            for place, output in enumerate(expected):
+                got, wanted = np.asarray(found[place]), output.numpy()
+                if got.shape != wanted.shape or np.abs(got - wanted).max() > TOLERANCE * np.abs(wanted).max():
+                    return False
+        return True
+
+    def _sizes(self) -> list[tuple[int, int]]:
+        unit = self._backbone.multiple
+        least = -(-max(self._backbone.least, 96) // unit)
+        return [(least * unit, (least + 3) * unit), ((least + 5) * unit, (least + 1) * unit)]
+
+
+def _import_openvino() -> Any:
+    if "openvino" not in sys.modules:
+        # Its converter reports every use to a server; without this module it does not.
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    return importlib.import_module("openvino")
+
+
+def cache_folder() -> Path:
+    """Where converted networks are kept: RESIGHT_CACHE, or `resight` in the user's cache folder (XDG_CACHE_HOME)."""
+    own = os.environ.get("RESIGHT_CACHE")
+    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resight"

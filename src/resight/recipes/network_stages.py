@@ -1,0 +1,174 @@
+"""The [global] table: which network, which of its layers, fed how, pooled how, fused how (survey §3, §4.1)."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from resight.recipes.stage import Stage
+
+FILES = ("weights", "whitening", "model")  # keys whose values are paths of files
+
+
+class Whole(Stage):
+    """The whole image, in one pass a scale."""
+
+    kind: Literal["whole"] = "whole"
+
+
+class _Regions(Stage):
+    """Regions of an image, each with a vector of its own.
+
+    on: ``map`` pools the regions of one pass's feature map; ``pixels`` sends each region through the network, as a
+        square of `side` pixels.
+    aggregate: of the regions' ℓ2-normalised vectors: their sum, their maximum, or their concatenation.
+    """
+
+    on: Literal["map", "pixels"] = "map"
+    side: int = Field(default=224, ge=32, le=1024)
+    aggregate: Literal["sum", "max"] = "sum"
+
+
+class Grid(_Regions):
+    """R-MAC's rigid grid (Tolias, Sicre & Jégou 2016) of `levels` levels, as published or as cirtorch makes it."""
+
+    kind: Literal["grid"]
+    levels: int = Field(default=3, ge=1, le=8)
+    variant: Literal["paper", "cirtorch"] = "paper"
+
+
+class Pyramid(_Regions):
+    """Spatial pyramid: n×n cells for each n of `cells`. Only these can be concatenated: their number is always one."""
+
+    kind: Literal["pyramid"]
+    cells: tuple[Annotated[int, Field(ge=1, le=16)], ...] = Field(default=(1, 2), min_length=1)
+    aggregate: Literal["sum", "max", "concatenate"] = "sum"  # type: ignore[assignment]
+
+
+class Dense(_Regions):
+    """Sliding windows. sides, stride: in pixels of the image at max_side (MOP-CNN: 256, 128 and 64, stride 32)."""
+
+    kind: Literal["dense"]
+    on: Literal["map", "pixels"] = "pixels"
+    sides: tuple[Annotated[int, Field(ge=16)], ...] = Field(default=(256, 128), min_length=1)
+    stride: int = Field(default=32, ge=4)
+
+
+class Proposals(_Regions):
+    """Object proposals, the best `top` after suppression of those that overlap by more than `overlap`, and the whole.
+
+    model: trained model of BING (folder), of the RPN (weights) or of edge boxes (optional), relative to the recipe.
+    """
+
+    kind: Literal["selective-search", "edge-boxes", "bing", "rpn"]
+    top: int = Field(default=50, ge=1, le=2000)
+    overlap: float = Field(default=0.7, gt=0, le=1)
+    model: str = ""
+
+
+class Keypoints(Stage):
+    """Rectified patches around the strongest `top` keypoints, of `scale` times their size; one pass for each."""
+
+    kind: Literal["dog", "mser", "hessian-affine"]
+    top: int = Field(default=100, ge=1, le=5000)
+    scale: float = Field(default=6.0, gt=0)
+    side: int = Field(default=64, ge=32, le=512)
+    aggregate: Literal["sum", "max"] = "sum"
+
+
+Scheme = Annotated[Whole | Grid | Pyramid | Dense | Proposals | Keypoints, Field(discriminator="kind")]
+
+
+class Branch(Stage):
+    """One layer of one network, fed and pooled in one way.
+
+    layer: a plain name of `resight networks show NETWORK`.
+    max_side: longest side in pixels of what the network sees; smaller images are not enlarged.
+    scales: of max_side; scale_pooling combines them.
+    pooling: of a feature map over positions; a layer that is a vector is taken as it is.
+    weight: of this branch in the fusion.
+    dimensions: after whitening.
+    weights: path of a local weights file, relative to the recipe's folder, or "" for the library's own download.
+    whitening: path of a PCA-whitening artefact made by `resight fit`, relative to the recipe's folder; "" = unfitted.
+    """
+
+    network: str
+    layer: str = "features"
+    max_side: int = Field(default=1024, ge=32, le=4096)
+    scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
+    pooling: Literal["gem", "mac", "average"] = "gem"
+    p: float = Field(default=3.0, gt=0)
+    scale_pooling: Literal["mean", "gem"] = "mean"
+    scheme: Scheme = Field(default_factory=Whole)
+    weight: float = Field(default=1.0, gt=0)
+    dimensions: int = Field(default=512, ge=2)
+    weights: str = ""
+    weights_sha256: str = ""
+    whitening: str = ""
+
+    @property
+    def feeding(self) -> tuple[str, ...]:
+        """What decides which pictures go through which network: branches that agree in it share the passes."""
+        return (self.network, self.weights, str(self.max_side), str(self.scales), self.scheme.model_dump_json())
+
+    def dump_parameters(self) -> str:
+        """All that decides what the branch computes from its network, as JSON; without places of files."""
+        outside = {"network", "weight", "dimensions", "weights", "weights_sha256", "whitening"}
+        return self.model_dump_json(include=set(Branch.model_fields) - outside, exclude={"scheme": {"model"}})
+
+    @model_validator(mode="after")
+    def _keypoints_have_one_scale(self) -> Self:
+        if (isinstance(self.scheme, Keypoints) or getattr(self.scheme, "on", "") == "pixels") and len(self.scales) > 1:
+            raise ValueError("regions of pixels are fed at one scale: give scales = [1.0]")
+        return self
+
+
+class GlobalStage(Branch):
+    """One global descriptor of one or several branches.
+
+    also: further branches, each a table of what differs from the first.
+    fusion: ``concatenate`` joins the weighted vectors, before the whitening (early fusion); the others (late) keep
+        them apart, each with its own whitening, and join similarities to each image: ``scores`` their weighted mean,
+        ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines the first's by the others'.
+    whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``none``.
+    """
+
+    also: tuple[dict[str, Any], ...] = ()
+    fusion: Literal["concatenate", "scores", "ranks", "exponential"] = "concatenate"
+    whiten: Literal["image", "regions", "none"] = "image"
+
+    @property
+    def branches(self) -> tuple[Branch, ...]:
+        """All branches, the first first."""
+        own = self.model_dump(include=set(Branch.model_fields))
+        fresh = {"whitening": "", "weight": 1.0}
+        changed = ({"weights": "", "weights_sha256": ""} if "network" in other else {} for other in self.also)
+        return tuple(
+            Branch.model_validate(table)
+            for table in (own, *({**own, **fresh, **c, **other} for c, other in zip(changed, self.also, strict=True)))
+        )
+
+    @property
+    def late(self) -> bool:
+        """Whether the branches are fused by similarity, not by vector."""
+        return self.fusion != "concatenate" and bool(self.also)
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Lengths of the vectors that make up the stored one: one a branch in late fusion, else one."""
+        return tuple(branch.dimensions for branch in self.branches) if self.late else (self.dimensions,)
+
+    @model_validator(mode="after")
+    def _branches_fit(self) -> Self:
+        try:
+            branches = self.branches
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise ValueError(f"also: {place}: {first['msg']}") from error
+        if self.whiten == "regions" and len(branches) > 1 and not self.late:
+            raise ValueError('whiten = "regions" fits one branch, or several under late fusion')
+        if not self.late and any(b.whitening for b in branches[1:]):
+            raise ValueError("also: concatenated branches share one whitening, which is the first table's")
+        if self.whiten == "none" and any(b.whitening for b in branches):
+            raise ValueError('whiten = "none" has no use for a whitening')
+        return self

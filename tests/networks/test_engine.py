@@ -1,0 +1,106 @@
+"""Engines compute what PyTorch computes, at any size, once converted also from the cache."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import safetensors.torch  # noqa: E402
+
+from resight.errors import RecipeError  # noqa: E402
+from resight.networks.backbone import load_backbone  # noqa: E402
+from resight.networks.engine import TOLERANCE, OpenVinoEngine, TorchEngine, make_engine  # noqa: E402
+from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    """A backbone of random weights, by name and layers."""
+    ensure_torchvision()
+    import timm
+
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(name, *layers):
+        path = folder / f"{name}.safetensors"
+        if not path.exists():
+            torch.manual_seed(0)
+            network = timm.create_model(name, num_classes=0)
+            safetensors.torch.save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+        return load_backbone(name, layers=layers, weights=path)
+
+    return make
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("RESIGHT_CACHE", str(tmp_path))
+    return tmp_path
+
+
+# Not importorskip, which would import it otherwise than the engine does.
+needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+
+
+@needs_openvino
+@pytest.mark.parametrize(
+    ("name", "layers", "sizes"),
+    [
+        ("resnet10t", ("layer2", "features"), [(64, 96), (97, 50), (64, 96)]),
+        ("vit_tiny_patch16_224", ("cls", "tokens"), [(64, 96), (112, 64)]),
+    ],
+)
+def test_openvino_computes_what_pytorch_does(backbone, cache, name, layers, sizes):
+    network = backbone(name, *layers)
+    plain, fast = TorchEngine(network), OpenVinoEngine(network)
+    again = OpenVinoEngine(network)
+    kept = sorted(cache.iterdir())
+    for height, width in sizes:
+        pictures = RNG.integers(0, 256, (3, height, width, 3), dtype=np.uint8)
+        for expected, *found in zip(plain(pictures), fast(pictures), again(pictures), strict=True):
+            for output in found:
+                assert output.dtype == torch.float32 and output.shape == expected.shape
+                assert (output - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    assert kept and all(path.exists() for path in kept)
+
+
+def test_a_batch_gives_what_its_pictures_give_alone(backbone, cache):
+    engine = make_engine(backbone("resnet10t", "features"))
+    pictures = RNG.integers(0, 256, (4, 64, 80, 3), dtype=np.uint8)
+    (together,) = engine(pictures)
+    for place in range(4):
+        torch.testing.assert_close(engine(pictures[place : place + 1])[0][0], together[place], rtol=1e-4, atol=1e-5)
+
+
+def test_a_later_call_does_not_change_an_earlier_output(backbone, cache):
+    engine = make_engine(backbone("resnet10t", "features"))
+    pictures = RNG.integers(0, 256, (2, 1, 64, 80, 3), dtype=np.uint8)
+    (first,) = engine(pictures[0])
+    before = first.clone()
+    engine(pictures[1])
+    torch.testing.assert_close(first, before, rtol=0, atol=0)
+
+
+@needs_openvino
+def test_nothing_reports_to_a_server(backbone, cache):
+    OpenVinoEngine(backbone("resnet10t", "features"))
+    assert sys.modules["openvino.tools.ovc.convert_impl"].tm.__name__ == "openvino.tools.ovc.telemetry_stub"
+
+
+def test_the_engine_is_chosen_by_one_setting(backbone, monkeypatch, cache):
+    network = backbone("resnet10t", "features")
+    monkeypatch.setenv("RESIGHT_ENGINE", "torch")
+    assert make_engine(network).name.startswith("torch ")
+    monkeypatch.setenv("RESIGHT_ENGINE", "abacus")
+    with pytest.raises(RecipeError, match="no engine 'abacus': RESIGHT_ENGINE is one of auto, torch, openvino"):
+        make_engine(network)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match=r"pip install 'resight\[fast\]'"):
+        make_engine(network, "openvino")
+    if not torch.cuda.is_available():
+        assert make_engine(network, "auto").name.startswith("torch ")

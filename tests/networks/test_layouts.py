@@ -1,0 +1,395 @@
+"""Layouts: each published network is built here by hand, and its conversion must compute the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from resight.errors import RecipeError  # noqa: E402
+from resight.networks.layouts import LAYOUTS, Gem, Published, check, convert_plain, recognise  # noqa: E402
+from resight.networks.layouts.affine import centred, with_linear  # noqa: E402
+from resight.networks.layouts.plain import PLAIN  # noqa: E402
+from resight.networks.layouts.published import build  # noqa: E402
+from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
+from resight.networks.weights import Checkpoint, load_into, read_checkpoint  # noqa: E402
+
+ensure_torchvision()
+import torchvision  # noqa: E402
+
+
+def shaken(network, seed=0):
+    """Every parameter and statistic at random, so that no two can be exchanged unseen."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, tensor in network.state_dict().items():
+        if tensor.ndim > 1:
+            fan_in = tensor[0].numel()
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
+        elif tensor.is_floating_point():
+            low = 0.5 if name.endswith(("running_var", "weight")) else -0.2
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) * 0.5 + low)
+    return network.eval()
+
+
+def pictures(height=64, width=96):
+    return torch.rand(1, 3, height, width, generator=torch.Generator().manual_seed(1))
+
+
+def convert(state, facts=None, *, name, single_scale=False, path="w.pth"):
+    checkpoint = Checkpoint(path=Path(path), state=state, facts=facts or {})
+    layout = recognise(checkpoint)
+    assert layout.name == name
+    return layout.convert(checkpoint, single_scale)
+
+
+@torch.inference_mode()
+def trunk_output(published, x):
+    """What the layer gives in timm's own network, loaded strictly but for what is said to be lacking."""
+    with torch.device("meta"):
+        network = build(published.network)
+    network.to_empty(device="cpu")
+    load_into(network, published.trunk, "w", without=("pre_logits", *published.lacks))
+    network.eval()
+    if published.layer == "features":
+        return network.forward_features(x)
+    seen = []
+    network.get_submodule(published.layer).register_forward_hook(lambda m, i, o: seen.append(o.clone()))
+    network.forward_features(x)
+    return seen[0]
+
+
+def close(a, b):
+    torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def cirtorch_features(name):
+    """The ``features`` of ``init_network``."""
+    if name.startswith("vgg"):
+        configuration = torchvision.models.vgg.cfgs["A"]
+        return nn.Sequential(*list(torchvision.models.vgg.make_layers(configuration).children())[:-1])
+    network = getattr(torchvision.models, name)()
+    if name.startswith("densenet"):
+        return nn.Sequential(*network.features.children(), nn.ReLU())
+    return nn.Sequential(*list(network.children())[:-2])
+
+
+def numbered(features, prefix="features."):
+    return {f"{prefix}{name}": tensor for name, tensor in features.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "densenet121", "vgg11"])
+def test_cirtorch_trunks(name):
+    features = shaken(cirtorch_features(name))
+    meta = {"architecture": name, "pooling": "gem", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+    published = convert(numbered(features) | {"pool.p": torch.tensor([2.5])}, {"meta": meta}, name="cirtorch")
+    gem = published.gem
+    assert (gem.p, gem.scales, gem.scale_pooling, gem.projection) == (2.5, (1.0, 2**-0.5, 0.5), "gem", None)
+    with torch.inference_mode():
+        close(trunk_output(published, pictures()), features(pictures()))
+    assert check(published, "w") == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"pooling": "mac"}, "pooling is mac"),
+        ({"pooling": "rmac"}, "pooling is rmac"),
+        ({"regional": True}, "regional"),
+        ({"local_whitening": True}, "local"),
+    ],
+)
+def test_cirtorch_poolings_that_no_recipe_says_yet_keep_their_trunk(change, said):
+    state = numbered(cirtorch_features("resnet18")) | {"pool.rpool.p": torch.ones(1)}
+    published = convert(state, {"meta": {"architecture": "resnet18", "pooling": "gem"} | change}, name="cirtorch")
+    assert said in published.obstacle
+    assert published.gem is None
+    assert published.head.keys() == {"pool.rpool.p"}
+    assert check(published, "w") == ""
+
+
+def test_cirtorch_gem_with_an_exponent_a_channel_or_none():
+    state, meta = numbered(cirtorch_features("resnet18")), {"architecture": "resnet18", "pooling": "gem"}
+    published = convert(state | {"pool.p": torch.ones(512)}, {"meta": meta}, name="cirtorch")
+    assert "512 exponents" in published.obstacle
+    with pytest.raises(RecipeError, match=r"w\.pth.*no pool\.p"):
+        convert(state, {"meta": meta}, name="cirtorch")
+
+
+def test_networks_that_timm_lacks_and_positions_that_do_not_exist_are_refused():
+    meta = {"architecture": "squeezenet1_0", "pooling": "gem"}
+    state = {"features.0.weight": torch.ones(1), "pool.p": torch.ones(1)}
+    with pytest.raises(RecipeError, match="squeezenet1_0"):
+        convert(state, {"meta": meta}, name="cirtorch")
+    with pytest.raises(RecipeError, match=r"9\.weight is at no position"):
+        convert({"features.9.weight": torch.ones(1)}, {"meta": meta | {"architecture": "resnet18"}}, name="cirtorch")
+
+
+def test_what_does_not_fit_is_listed_and_other_colours_are_an_obstacle():
+    state = numbered(cirtorch_features("resnet18")) | {"pool.p": torch.ones(1)}
+    meta = {"architecture": "resnet18", "pooling": "gem", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+    assert "normalises colours" in check(convert(state, {"meta": meta}, name="cirtorch"), "w")
+    del state["features.0.weight"]
+    state["features.1.weight"] = torch.ones(7)
+    with pytest.raises(RecipeError, match=r"missing conv1\.weight; misshapen bn1\.weight \(7,\) for \(64,\)"):
+        check(convert(state, {"meta": meta}, name="cirtorch"), "w")
+
+
+def test_netvlad_pools_the_last_convolution_and_keeps_its_centroids():
+    configuration = torchvision.models.vgg.cfgs["D"]
+    encoder = shaken(nn.Sequential(*list(torchvision.models.vgg.make_layers(configuration).children())[:-2]))
+    pool = {"pool.module.centroids": torch.rand(4, 512), "pool.module.conv.weight": torch.rand(4, 512, 1, 1)}
+    published = convert(numbered(encoder, "encoder.module.") | pool, name="netvlad")
+    assert "NetVLAD" in published.obstacle
+    assert published.head.keys() == {"pool.centroids", "pool.conv.weight"}
+    assert (published.network, published.layer) == ("vgg16", "features.28")
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(published.trunk[f"features.{name}"], tensor)
+    assert check(published, "w") == ""
+
+
+@pytest.mark.parametrize("first_format", [True, False])
+def test_how_lacks_its_last_stage(first_format):
+    features = shaken(nn.Sequential(*list(torchvision.models.resnet18().children())[:-3]))
+    key = "whiten" if first_format else "dim_reduction"
+    head = {f"{key}.weight": torch.rand(8, 256, 1, 1), f"{key}.bias": torch.rand(8)}
+    colours = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    if first_format:
+        facts = {"meta": {"architecture": "resnet18", "skip_layer": 1, "mean": colours[0], "std": colours[1]}}
+    else:
+        facts = {"net_params": {"architecture": "resnet18", "runtime": {"mean_std": colours}}}
+    published = convert(numbered(features) | head, facts, name="how")
+    assert (published.layer, published.lacks) == ("layer3", ("layer4",))
+    assert published.head.keys() == {"dim_reduction.weight", "dim_reduction.bias"}
+    assert "local features" in published.obstacle
+    assert check(published, "w") == ""
+    with torch.inference_mode():
+        close(trunk_output(published, pictures()), features(pictures()))
+
+
+class PyclsBlock(nn.Module):
+    """pycls's ResBlock with a BottleneckTransform, ``STRIDE_1X1: False``."""
+
+    def __init__(self, w_in, w_out, stride):
+        super().__init__()
+        if w_in != w_out:
+            self.proj, self.bn = nn.Conv2d(w_in, w_out, 1, stride, bias=False), nn.BatchNorm2d(w_out)
+        w = w_out // 4
+        self.f = nn.ModuleDict(
+            {
+                "a": nn.Conv2d(w_in, w, 1, bias=False),
+                "a_bn": nn.BatchNorm2d(w),
+                "b": nn.Conv2d(w, w, 3, stride, 1, bias=False),
+                "b_bn": nn.BatchNorm2d(w),
+                "c": nn.Conv2d(w, w_out, 1, bias=False),
+                "c_bn": nn.BatchNorm2d(w_out),
+            }
+        )
+
+    def forward(self, x):
+        y = F.relu(self.f["a_bn"](self.f["a"](x)))
+        y = F.relu(self.f["b_bn"](self.f["b"](y)))
+        y = self.f["c_bn"](self.f["c"](y))
+        return F.relu(y + (self.bn(self.proj(x)) if hasattr(self, "proj") else x))
+
+
+def pycls_resnet50():
+    stem = nn.ModuleDict({"conv": nn.Conv2d(3, 64, 7, 2, 3, bias=False), "bn": nn.BatchNorm2d(64)})
+    stages, w_in = {}, 64
+    for i, (depth, w_out) in enumerate([(3, 256), (4, 512), (6, 1024), (3, 2048)], 1):
+        blocks = {}
+        for j in range(depth):
+            blocks[f"b{j + 1}"] = PyclsBlock(w_in, w_out, 2 if i > 1 and j == 0 else 1)
+            w_in = w_out
+        stages[f"s{i}"] = nn.ModuleDict(blocks)
+    head = nn.ModuleDict(
+        {"pool": nn.ParameterDict({"p": nn.Parameter(torch.tensor([2.8]))}), "fc": nn.Linear(2048, 16)}
+    )
+    return nn.ModuleDict({"stem": stem, **stages, "head": head})
+
+
+def pycls_features(network, bgr):
+    x = F.max_pool2d(F.relu(network["stem"]["bn"](network["stem"]["conv"](bgr))), 3, 2, 1)
+    for stage in ("s1", "s2", "s3", "s4"):
+        for block in network[stage].values():
+            x = block(x)
+    return x
+
+
+def test_delg_sees_bgr_and_its_layer_without_bias_is_a_projection():
+    network = shaken(pycls_resnet50())
+    network["head"]["pool"]["p"].data.fill_(2.8)
+    state = {f"globalmodel.{name}": tensor for name, tensor in network.state_dict().items()}
+    others = {"localmodel.conv1.weight": torch.ones(1), "desc_cls.weight": torch.ones(9, 16)}
+    published = convert(state | others, {"cfg": "RESNET:\n  STRIDE_1X1: False\nBN:\n  EPS: 1.0e-05\n"}, name="delg")
+    assert published.network == "resnet50"
+    assert "bias" in published.obstacle
+    assert published.head.keys() == {n for n in state if ".head." in n} | {"localmodel.conv1.weight"}
+    with torch.inference_mode():
+        close(trunk_output(published, pictures()), pycls_features(network, pictures().flip(1)))
+
+    state["globalmodel.head.fc.bias"] = torch.zeros(16)
+    published = convert(state, name="delg")
+    assert published.gem.p == pytest.approx(2.8)
+    assert published.gem.scales == (2**-0.5, 1.0, 2**0.5)
+    weight = state["globalmodel.head.fc.weight"].double().numpy()
+    assert np.array_equal(published.gem.projection.matrix, weight)
+    assert not published.gem.projection.mean.any()
+
+
+@pytest.mark.parametrize("config", ["RESNET:\n  STRIDE_1X1: True", "BN:\n  EPS: 0.001"])
+def test_delg_with_other_settings_is_refused(config):
+    names = ("stem.conv.weight", "head.fc.weight", "head.pool.p")
+    state = {f"globalmodel.{name}": torch.ones(1) for name in names}
+    with pytest.raises(RecipeError, match=r"w\.pth: its (ResNet|batch)"):
+        convert(state, {"cfg": config}, name="delg")
+
+
+@pytest.mark.parametrize("registers", [False, True])
+def test_dinov2_tokens(registers):
+    """Its ``prepare_tokens``: the class token gets the first position; registers, put after it, get none."""
+    with torch.device("meta"):
+        network = build("vit_small_patch14_reg4_dinov2" if registers else "vit_small_patch14_dinov2")
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    own = {name: torch.randn(t.shape, generator=generator) * 0.02 for name, t in network.state_dict().items()}
+    own["pos_embed"] = torch.randn(1, 37 * 37 + 1, 384, generator=generator)
+    own["mask_token"] = torch.zeros(1, 384)
+    if registers:
+        own["register_tokens"] = own.pop("reg_token")
+    published = convert(own, name="dinov2")
+    assert "class token" in published.obstacle
+    load_into(network, published.trunk, "w")
+    x = torch.rand(1, 3, 518, 518, generator=generator)
+    patches = F.conv2d(x, own["patch_embed.proj.weight"], own["patch_embed.proj.bias"], stride=14)
+    tokens = torch.cat([own["cls_token"], patches.flatten(2).mT], dim=1) + own["pos_embed"]
+    if registers:
+        tokens = torch.cat([tokens[:, :1], own["register_tokens"], tokens[:, 1:]], dim=1)
+    with torch.inference_mode():
+        close(network._pos_embed(network.patch_embed(x)), tokens)
+    assert "mask_token" in own
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "densenet121", "wide_resnet50_2", "resnext50_32x4d"])
+def test_plain_networks_are_recognised_without_their_classifier(name):
+    with torch.device("meta"):
+        state = getattr(torchvision.models, name)().state_dict()
+    if name.startswith("densenet"):  # as torchvision's files still have it
+        for old in [n for n in state if "denselayer" in n]:
+            state[old.replace("norm1", "norm.1").replace("conv2", "conv.2")] = state.pop(old)
+    published = convert(state, name="plain")
+    assert published.network == name
+    assert not any(key.startswith(("fc.", "classifier.")) for key in published.trunk)
+
+
+def test_plain_vgg_ends_before_its_last_pooling():
+    state = numbered(torchvision.models.vgg.make_layers(torchvision.models.vgg.cfgs["A"], batch_norm=True))
+    published = convert(state | {"classifier.0.weight": torch.ones(1)}, name="plain")
+    assert (published.network, published.layer) == ("vgg11_bn", "features.27")
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "convnext_atto", "mixer_s32_224"])
+def test_plain_network_that_is_none_of_torchvisions_is_named_by_the_caller(name):
+    """ConvNeXt keeps a norm under ``head``, which is no classifier; MLP-Mixer has colours of its own."""
+    timm = pytest.importorskip("timm")
+    state = timm.create_model(name, pretrained=False, num_classes=7).state_dict()
+    with pytest.raises(RecipeError, match="--network"):
+        PLAIN.convert(Checkpoint(path=Path("w"), state=state), False)
+    published = convert_plain(Checkpoint(path=Path("w"), state=state), name)
+    assert check(published, "w") == ""
+    assert published.trunk.keys() == build(name).state_dict().keys()
+
+
+def test_layouts_by_name_and_unknown_ones(tmp_path):
+    checkpoint = Checkpoint(path=Path("w.pth"), state={"a.weight": torch.ones(1)})
+    assert [recognise(checkpoint, layout.name) for layout in LAYOUTS] == list(LAYOUTS)
+    with pytest.raises(RecipeError, match="no layout 'x'; there are how, cirtorch"):
+        recognise(checkpoint, "x")
+    with pytest.raises(RecipeError, match=r"w\.pth: its layout is not recognised .*a\.weight"):
+        recognise(checkpoint)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.name)
+def test_a_layout_forced_on_something_else_is_refused_by_name(layout):
+    checkpoint = Checkpoint(path=Path("w.pth"), state={"a.weight": torch.ones(1)})
+    with pytest.raises(RecipeError, match=r"w\.pth"):
+        layout.convert(checkpoint, False)
+
+
+@pytest.mark.parametrize(
+    ("facts", "p", "said"),
+    [
+        ({"mean": "grey"}, [3.0], "colours"),
+        ({"std": 3}, [3.0], "colours"),
+        ({}, [0.0], "exponent"),
+        ({}, [float("nan")], "exponent"),
+        ({"Lw": 3}, [3.0], "Lw"),
+        ({"Lw": {"s": {"ms": {"m": "x"}}}}, [3.0], "Lw s ms"),
+        ({"Lw": {"s": {"ms": {"m": np.zeros((3, 1)), "P": np.eye(2)}}}}, [3.0], "Lw s ms"),
+    ],
+)
+def test_malformed_facts_are_refused_by_name(facts, p, said):
+    meta = {"architecture": "resnet18", "pooling": "gem"} | facts
+    state = {"features.0.weight": torch.ones(1), "pool.p": torch.tensor(p)}
+    with pytest.raises(RecipeError, match=rf"w\.pth: .*{said}"):
+        convert(state, {"meta": meta}, name="cirtorch")
+
+
+@pytest.mark.parametrize("rows", [6, 3])
+def test_a_linear_layer_is_a_centred_projection(rows):
+    rng = np.random.default_rng(0)
+    weight, bias, x = rng.normal(size=(rows, 6)), rng.normal(size=rows), rng.normal(size=6)
+    projection = centred(torch.tensor(weight), torch.tensor(bias), "here")
+    assert np.allclose(projection.matrix @ (x - projection.mean), weight @ x + bias)
+    assert projection.fitted_on == "here"
+
+
+def test_a_bias_outside_the_range_and_a_nearly_singular_layer_are_refused():
+    flat = torch.eye(3)
+    flat[2, 2] = 0
+    assert centred(flat, torch.tensor([1.0, 2, 0]), "").mean.tolist() == pytest.approx([-1, -2, 0])
+    with pytest.raises(RecipeError, match="cannot be written"):
+        centred(flat, torch.tensor([0.0, 0, 1]), "")
+    flat[2, 2] = 1e-6
+    with pytest.raises(RecipeError, match="cannot be written"):
+        centred(flat, torch.tensor([0.0, 0, 1]), "")
+    with pytest.raises(RecipeError, match="finite"):
+        centred(torch.full((2, 2), torch.nan), None, "")
+
+
+def test_a_layer_after_gem_needs_normalised_input_or_no_bias():
+    published, gem, weight = Published("n", {}), Gem(3.0), torch.eye(2)
+    for bias, normalised, expressible in [
+        (torch.ones(2), True, True),
+        (torch.ones(2), False, False),
+        (torch.zeros(2), False, True),
+        (None, False, True),
+    ]:
+        result = with_linear(published, gem, weight, bias, fitted_on="", normalised=normalised)
+        assert (result.gem is not None, result.obstacle == "") == (expressible, expressible)
+
+
+def test_numpy_arrays_beside_the_tensors_are_read_and_arrays_of_objects_are_not(tmp_path):
+    facts = {"m": np.arange(3.0)[:, np.newaxis], "i": np.int64(3), "f": np.float32(0.5)}
+    torch.save({"state_dict": {"a": torch.ones(1)}, "meta": facts}, tmp_path / "w.pth")
+    read = read_checkpoint(tmp_path / "w.pth").facts["meta"]
+    assert read["m"].tolist() == [[0.0], [1.0], [2.0]]
+    assert (read["i"], read["f"]) == (3, 0.5)
+    torch.save({"state_dict": {"a": torch.ones(1)}, "o": np.array([{}], dtype=object)}, tmp_path / "o.pth")
+    with pytest.raises(RecipeError, match=r"o\.pth: holds more than tensors"):
+        read_checkpoint(tmp_path / "o.pth")
+
+
+def test_the_files_of_2018_are_read_too(tmp_path):
+    """Before zip files, and with the module names of NumPy 1."""
+    facts = {"m": np.arange(3.0), "f": np.float64(0.5)}
+    torch.save({"state_dict": {"a": torch.ones(2)}, **facts}, tmp_path / "w", _use_new_zipfile_serialization=False)
+    old = (tmp_path / "w").read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
+    assert b"_core" not in old
+    (tmp_path / "w.pth.tar").write_bytes(old)
+    read = read_checkpoint(tmp_path / "w.pth.tar")
+    assert read.state["a"].tolist() == [1.0, 1.0]
+    assert (read.facts["m"].tolist(), read.facts["f"]) == ([0.0, 1.0, 2.0], 0.5)
