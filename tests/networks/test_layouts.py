@@ -1,5 +1,6 @@
 """Layouts: each published network is built here by hand, and its conversion must compute the same."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import torch.nn.functional as F  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from resight.errors import RecipeError  # noqa: E402
+from resight.networks.backbone import load_backbone  # noqa: E402
 from resight.networks.layouts import LAYOUTS, Gem, Published, check, convert_plain, recognise  # noqa: E402
 from resight.networks.layouts.affine import centred, with_linear  # noqa: E402
 from resight.networks.layouts.plain import PLAIN  # noqa: E402
@@ -393,3 +396,70 @@ def test_the_files_of_2018_are_read_too(tmp_path):
     read = read_checkpoint(tmp_path / "w.pth.tar")
     assert read.state["a"].tolist() == [1.0, 1.0]
     assert (read.facts["m"].tolist(), read.facts["f"]) == ([0.0, 1.0, 2.0], 0.5)
+
+
+def keras_resnet(generator):
+    """Random parameters of Keras's ResNet-50 up to conv4, under torchvision's names."""
+    state = {}
+
+    def add(convolution, normalisation, out, into, side):
+        fan = into * side * side
+        state[f"{convolution}.weight"] = torch.randn(out, into, side, side, generator=generator) * (2 / fan) ** 0.5
+        state[f"{convolution}.bias"] = torch.randn(out, generator=generator)
+        state[f"{normalisation}.weight"] = torch.rand(out, generator=generator) + 0.5
+        state[f"{normalisation}.bias"] = torch.randn(out, generator=generator)
+        state[f"{normalisation}.running_mean"] = torch.randn(out, generator=generator)
+        state[f"{normalisation}.running_var"] = torch.rand(out, generator=generator) + 0.5
+
+    add("conv1", "bn1", 64, 3, 7)
+    channels = 64
+    for stage, (width, blocks) in enumerate([(64, 3), (128, 4), (256, 6)], 1):
+        for block in range(blocks):
+            at = f"layer{stage}.{block}"
+            if block == 0:
+                add(f"{at}.downsample.0", f"{at}.downsample.1", 4 * width, channels, 1)
+            add(f"{at}.conv1", f"{at}.bn1", width, channels, 1)
+            add(f"{at}.conv2", f"{at}.bn2", width, width, 3)
+            add(f"{at}.conv3", f"{at}.bn3", 4 * width, width, 1)
+            channels = 4 * width
+    return state
+
+
+def keras_forward(state, rgb):
+    """tf.keras.applications.resnet50 up to conv4_block6_out, from its source: B×3×H×W in 0 … 255."""
+
+    def step(x, convolution, normalisation, stride=1, padding=0):
+        weight, bias = state[f"{convolution}.weight"], state[f"{convolution}.bias"]
+        x = F.conv2d(x, weight, bias, stride, padding)
+        kinds = ("running_mean", "running_var", "weight", "bias")
+        return F.batch_norm(x, *(state[f"{normalisation}.{kind}"] for kind in kinds), eps=1.001e-5)
+
+    x = rgb.flip(1) - torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1)
+    x = step(x, "conv1", "bn1", 2, 3).relu()
+    x = F.max_pool2d(F.pad(x, (1, 1, 1, 1)), 3, 2)
+    for stage, blocks in enumerate((3, 4, 6), 1):
+        for block in range(blocks):
+            at, stride = f"layer{stage}.{block}", 2 if block == 0 and stage > 1 else 1
+            shortcut = step(x, f"{at}.downsample.0", f"{at}.downsample.1", stride) if block == 0 else x
+            y = step(x, f"{at}.conv1", f"{at}.bn1", stride).relu()
+            y = step(y, f"{at}.conv2", f"{at}.bn2", 1, 1).relu()
+            x = (step(y, f"{at}.conv3", f"{at}.bn3") + shortcut).relu()
+    return x
+
+
+def test_keras_resnet_gives_kerass_maps_though_it_lacks_its_last_stage(tmp_path):
+    state = keras_resnet(torch.Generator().manual_seed(0))
+    checkpoint = Checkpoint(tmp_path / "resnet50.npz", state, {})
+    assert recognise(checkpoint).name == "keras"
+    published = recognise(checkpoint).convert(checkpoint, False)
+    assert (published.network, published.layer, published.lacks) == ("resnet50_v1", "layer3", ("layer4",))
+    assert check(published, "resnet50.npz") == ""
+    save_file({name: tensor.contiguous() for name, tensor in published.trunk.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "meta.json").write_text(json.dumps({"bn_eps": published.batchnorm_eps}))
+    backbone = load_backbone("resnet50_v1", layers=["layer3"], weights=tmp_path / "model.safetensors")
+    rgb = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    expected = keras_forward(state, rgb.float())
+    assert expected.shape == (1, 1024, 4, 6)
+    torch.testing.assert_close(backbone(rgb)[0], expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    with pytest.raises(RecipeError, match=r"missing layer4"):
+        load_backbone("resnet50_v1", layers=["layer4"], weights=tmp_path / "model.safetensors")

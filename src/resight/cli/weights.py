@@ -144,6 +144,8 @@ def _write_tensors(folder: Path, published: "Published", layout: "Layout") -> st
             # Copies, as safetensors takes no tensors that share memory.
             owned = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
             save_file(owned, folder / f"{name}.safetensors", metadata=metadata)
+    if published.batchnorm_eps is not None:
+        (folder / "meta.json").write_text(json.dumps({"bn_eps": published.batchnorm_eps}) + "\n", encoding="utf-8")
     return file_sha256(folder / "model.safetensors")
 
 

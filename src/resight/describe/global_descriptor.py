@@ -253,7 +253,7 @@ def _pooled(branch: Branch, scales: tuple[NDArray[np.float64], ...]) -> NDArray[
 
 def _aggregate(branch: Branch, regions: NDArray[np.float64]) -> NDArray[np.float64]:
     if isinstance(branch.scheme, Whole):
-        return regions[0]
+        return np.asarray(regions[0])
     vectors = l2_normalise(regions)
     match branch.scheme.aggregate:
         case "sum":

@@ -123,15 +123,21 @@ def load_backbone(
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], origin: str | Path, taps: Sequence[Tap]) -> None:
-    """As ``load_into``; classifiers are left aside, and fully connected layers may be missing if none is wanted."""
+    """As ``load_into``; classifiers are left aside.
+
+    What lies beyond the last wanted layer may be missing, and fully connected layers where none is wanted.
+    """
     config: Any = network.pretrained_cfg
     names = config.get("classifier") or ()
     unused = [f"{name}." for name in ((names,) if isinstance(names, str) else names)]
     unused += ["aux1.", "aux2."]  # GoogLeNet's, which serve training only
     state = {name: tensor for name, tensor in state.items() if not name.startswith(tuple(unused))}
     heads = ("pre_logits", "classifier")  # VGG's, AlexNet's
+    children = [name for name, _ in network.named_children()]
+    tapped = [tap.layer.module.partition(".")[0] for tap in taps]
+    last = max((children.index(child) if child in children else len(children)) for child in tapped)
     wanted = any(tap.layer.module.startswith((*heads, HEAD)) for tap in taps)
-    load_into(network, state, origin, without=() if wanted else heads)
+    load_into(network, state, origin, without=(*(() if wanted else heads), *children[last + 1 :]))
 
 
 def _download(sketch: Sketch, taps: Sequence[Tap], revision: str | None) -> nn.Module:
@@ -160,6 +166,8 @@ def _download(sketch: Sketch, taps: Sequence[Tap], revision: str | None) -> nn.M
 def _download_classic(sketch: Sketch, taps: Sequence[Tap], revision: str | None) -> nn.Module:
     network = create_network(sketch.name)
     config: Any = network.pretrained_cfg
+    if "url" not in config:
+        raise RecipeError(f"no weights of {sketch.name} can be downloaded: give a file of them by --weights FILE")
     if revision is not None:
         raise RecipeError(f"the weights of {sketch.name} come from {config['url']}, not the hub: leave revision out")
     state = torch.hub.load_state_dict_from_url(config["url"], progress=False, check_hash=True, weights_only=True)

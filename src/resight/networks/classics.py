@@ -1,10 +1,12 @@
-"""AlexNet and GoogLeNet, which timm has not: torchvision's, with timm's two halves of a forward pass.
+"""Networks that timm has not: torchvision's AlexNet and GoogLeNet, with timm's two halves of a forward pass, and the
+first form of ResNet-50.
 
 Parameters keep torchvision's names, so that its published files load. Import after ``ensure_torchvision``.
 """
 
 from typing import Any, ClassVar
 
+import timm
 import torch
 import torch.nn.functional as F
 import torchvision.models
@@ -80,4 +82,18 @@ class GoogLeNet(torchvision.models.GoogLeNet):  # type: ignore[misc]
         return torch.flatten(self.avgpool(x), 1)
 
 
-CLASSICS = {"alexnet": AlexNet, "googlenet": GoogLeNet}
+def resnet50_v1() -> nn.Module:
+    """ResNet-50 as first published (He et al. 2016) and kept by Caffe and Keras; timm's otherwise.
+
+    A stage is reduced by its first 1×1 convolution, not by the 3×3 one. Pixels less Caffe's mean, in 0 … 255.
+    """
+    network: nn.Module = timm.create_model("resnet50", num_classes=0)
+    for stage in ("layer2", "layer3", "layer4"):
+        block: Any = network.get_submodule(f"{stage}.0")
+        block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
+    mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
+    network.pretrained_cfg = {"mean": mean, "std": (1 / 255,) * 3}  # type: ignore[assignment]
+    return network
+
+
+CLASSICS = {"alexnet": AlexNet, "googlenet": GoogLeNet, "resnet50_v1": resnet50_v1}

@@ -6,13 +6,14 @@ from resight.networks.layouts.delg import DELG
 from resight.networks.layouts.dinov2 import DINOV2
 from resight.networks.layouts.dirtorch import AP_GEM
 from resight.networks.layouts.how import HOW
+from resight.networks.layouts.keras import KERAS
 from resight.networks.layouts.netvlad import NETVLAD
 from resight.networks.layouts.plain import PLAIN
 from resight.networks.layouts.plain import convert as convert_plain
 from resight.networks.layouts.published import Gem, Layout, Projection, Published, check
 from resight.networks.weights import Checkpoint
 
-LAYOUTS = (HOW, CIRTORCH, AP_GEM, NETVLAD, DELG, DINOV2, PLAIN)  # the first to recognise a checkpoint has it
+LAYOUTS = (HOW, CIRTORCH, AP_GEM, NETVLAD, DELG, DINOV2, KERAS, PLAIN)  # the first to recognise a checkpoint has it
 
 __all__ = ["LAYOUTS", "Gem", "Layout", "Projection", "Published", "check", "convert_plain", "recognise"]
 

@@ -1,6 +1,5 @@
 """What a published checkpoint says, in this library's terms: the value that every layout converts to."""
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resight.errors import RecipeError
-from resight.networks.torchvision_ops import ensure_torchvision
+from resight.networks.architectures import classics, create_network, import_timm
 from resight.networks.weights import Checkpoint, load_into
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
@@ -47,6 +46,7 @@ class Published:
     lacks: children of the network beyond ``layer`` that the checkpoint does not have.
     head: the checkpoint's other tensors, under its own names.
     normalisation: per-channel (mean, standard deviation) of RGB in [0, 1]; None for the network's own.
+    batchnorm_eps: of every batch normalisation; None for the network's own.
     gem: how the descriptor is made, or None with ``obstacle`` saying why a recipe of this version cannot say it.
     notes: what whoever imports it should know.
     """
@@ -57,6 +57,7 @@ class Published:
     lacks: tuple[str, ...] = ()
     head: dict[str, Tensor] = field(default_factory=dict)
     normalisation: Normalisation | None = IMAGENET
+    batchnorm_eps: float | None = None
     gem: Gem | None = None
     obstacle: str = ""
     notes: tuple[str, ...] = ()
@@ -77,12 +78,10 @@ class Layout:
 
 
 def build(name: str) -> Any:
-    """timm's network ``name`` without classifier, at random; RecipeError where timm has none of that name."""
-    ensure_torchvision()
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise RecipeError(f"{error}: a network needs it: pip install 'resight[deep]'") from error
+    """The network ``name`` without classifier, at random; RecipeError where there is none of that name."""
+    if name in classics():
+        return create_network(name)
+    timm = import_timm()
     if not timm.is_model(name):
         raise RecipeError(f"timm has no network {name!r}")
     return timm.create_model(name, pretrained=False, num_classes=0, global_pool="")

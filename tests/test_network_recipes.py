@@ -1,0 +1,63 @@
+"""Every recipe with a network, from fit to search, on a small sibling of its network with random weights."""
+
+import numpy as np
+import pytest
+import tomli_w
+
+torch = pytest.importorskip("torch")
+
+import safetensors.torch  # noqa: E402
+
+from resight.describe.fit import fit_recipe  # noqa: E402
+from resight.networks.architectures import create_network  # noqa: E402
+from resight.recipes import load_recipe, recipe_names  # noqa: E402
+from resight.search.collection import Collection  # noqa: E402
+
+# What replaces the recipe's own network and sizes; a random network still knows a picture from others.
+SIBLINGS = {
+    "dinov2": {"max_side": 98},
+    "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
+    "gem-densenet169-verified": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
+    "multilayer-cnn": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
+    "neural-codes": {"layer": "conv5", "max_side": 160, "dimensions": 8},  # fc6 has 4096 units to whiten
+    "r-mac": {"network": "vgg11", "layer": "conv5_2", "max_side": 160, "dimensions": 8},
+}
+
+
+def test_no_recipe_is_left_out():
+    assert set(SIBLINGS) == {name for name in recipe_names() if load_recipe(name).global_ is not None}
+
+
+@pytest.fixture(params=SIBLINGS)
+def fitted(request, tmp_path, photos):
+    """The folder of a recipe, ready to index."""
+    recipe = load_recipe(request.param)
+    stage = recipe.global_.model_copy(update=SIBLINGS[request.param])
+    torch.manual_seed(0)
+    network = create_network(stage.network)
+    for name, parameter in network.named_parameters():
+        if name.endswith("gamma"):  # DINOv2's blocks begin as next to nothing
+            parameter.fill_(1)
+    weights = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    table = recipe.model_copy(update={"global_": stage}).model_dump(by_alias=True, exclude_none=True)
+    (tmp_path / "small.toml").write_text(tomli_w.dumps(table))
+    return fit_recipe(tmp_path / "small.toml", [photos], weights=weights, into=tmp_path / "fitted")
+
+
+def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):
+    recipe = load_recipe(fitted)
+    with Collection.create(tmp_path / "c", recipe) as collection:
+        report = collection.add([photos], workers=1)
+        assert report.failed == 0 and report.added == len(collection) > 10
+        asked = photos / "rocket-1.png"
+        by_file = collection.search(asked)
+        image = collection.find(str(asked))
+        by_id = collection.search(image)
+        assert by_file.ids[0] == by_id.ids[0] == image
+        np.testing.assert_allclose(by_file.scores, by_id.scores, atol=2e-3)
+        assert collection.verify() == []
+        fingerprint = collection.fingerprint
+    with Collection.open(tmp_path / "c", recipe=load_recipe(fitted)) as again:
+        assert again.fingerprint == fingerprint
+        np.testing.assert_array_equal(again.search(asked).ids, by_file.ids)
