@@ -1,5 +1,8 @@
 """Every recipe with a network, from fit to search, on a small sibling of its network with random weights."""
 
+import json
+import re
+
 import numpy as np
 import pytest
 import tomli_w
@@ -8,7 +11,9 @@ torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
 
+from resight.cli.evaluate import tune  # noqa: E402
 from resight.describe.fit import fit_recipe  # noqa: E402
+from resight.evaluation import evaluate  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
@@ -61,3 +66,16 @@ def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):
     with Collection.open(tmp_path / "c", recipe=load_recipe(fitted)) as again:
         assert again.fingerprint == fingerprint
         np.testing.assert_array_equal(again.search(asked).ids, by_file.ids)
+
+
+@pytest.mark.parametrize("fitted", ["multilayer-cnn"], indirect=True)
+def test_a_fusion_is_tuned_on_a_labelled_set(fitted, photos, tmp_path, capsys):
+    names = sorted(path.name for path in photos.glob("*.png"))
+    queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
+    truth = {"name": "views", "database": names, "queries": queries}
+    (photos / "gt.json").write_text(json.dumps(truth))
+    tune(str(fitted), photos, tmp_path / "tuned", workers=1, quiet=True)
+    said = capsys.readouterr().out
+    before, after = (float(x) for x in re.findall(r"(\d+\.\d) (?:before|after)", said))
+    report = evaluate(photos, tmp_path / "tuned", workers=1)
+    assert after >= before and round(100 * report.figures.mean_average_precision, 1) == after

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from resight.describe.description import Description as Description
     from resight.describe.fit import fit_recipe as fit_recipe
+    from resight.describe.published import import_weights as import_weights
     from resight.errors import ResightError as ResightError
     from resight.evaluation import Report as Report
     from resight.evaluation import evaluate as evaluate
@@ -36,6 +37,7 @@ _HOMES = {
     "ResightError": "resight.errors",
     "evaluate": "resight.evaluation",
     "fit_recipe": "resight.describe.fit",
+    "import_weights": "resight.describe.published",
     "load_recipe": "resight.recipes",
     "read_image": "resight.images",
 }

@@ -13,9 +13,10 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from torch import nn  # noqa: E402
 
-from resight.cli.weights import describe_weights, import_weights  # noqa: E402
 from resight.describe.describer import Describer  # noqa: E402
+from resight.describe.published import import_weights  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
+from resight.networks.layouts.contents import contents  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import file_sha256, load_state  # noqa: E402
 from resight.recipes.recipe import load_recipe  # noqa: E402
@@ -183,7 +184,7 @@ class Canary:
 
 def test_python_objects_are_refused_unrun_and_nothing_is_left(tmp_path, features):
     file = save(tmp_path / "w.pth", features, META | {"Lw": Canary(tmp_path / "mark")})
-    for act in (lambda: import_weights(file, tmp_path / "out"), lambda: describe_weights(file)):
+    for act in (lambda: import_weights(file, tmp_path / "out"), lambda: contents(file)):
         with pytest.raises(RecipeError, match=r"w\.pth: holds more than tensors.*del c\[ENTRY\]"):
             act()
     assert [f.name for f in tmp_path.iterdir()] == ["w.pth"]

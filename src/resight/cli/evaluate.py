@@ -1,4 +1,4 @@
-"""The verb that measures a recipe on a labelled set."""
+"""The verbs that need a labelled set: evaluate, tune."""
 
 from pathlib import Path
 from typing import Annotated
@@ -54,3 +54,22 @@ def evaluate(
     if page is not None:
         evaluation.write_page(report, page)
     output.line(report.to_json() if json else report.table())
+
+
+def tune(
+    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or folder of a recipe that fuses late.")],
+    labelled: Annotated[Path, typer.Argument(metavar="SET", help="As for `evaluate`; not the set to test on.")],
+    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where the tuned recipe is written.")],
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Learn the weights of a recipe's branches on a labelled set, and write a recipe that has them."""
+    from resight.evaluation import load_labelled
+    from resight.evaluation.tuning import tune_fusion, write_tuned
+    from resight.recipes import load_recipe
+
+    with Reporter(quiet) as reporter:
+        found = tune_fusion(load_labelled(labelled), load_recipe(recipe), workers=workers, progress=reporter)
+    write_tuned(recipe, found.weights, into)
+    weights = ", ".join(f"{weight:g}" for weight in found.weights)
+    output.line(f"weights {weights}: mAP {100 * found.before:.1f} before, {100 * found.after:.1f} after: {into}")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from resight.describe.describer import Describer
+from resight.describe.description import Description
 from resight.errors import CollectionError, QueryError
 from resight.geometry.boxes import Box, check_box
 from resight.images.image import Image
@@ -171,24 +172,47 @@ class Collection:
         top: int | None = None,
     ) -> tuple[Ranking, Timing]:
         """As ``search``, and what it cost."""
+        searcher = self._open_searcher()
+        began = time.perf_counter()
+        description = self._described(query, box)
+        if box is not None:
+            box = check_box(box, description.size, str(query))
+        return searcher.rank(description, box, top, time.perf_counter() - began)
+
+    def branch_similarities(
+        self,
+        query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image",
+        *,
+        box: Box | None = None,
+    ) -> "tuple[NDArray[np.int64], NDArray[np.float32]]":
+        """Image ids, (N,), and what the global descriptor's B branches each say of them before fusion: N×B cosines.
+
+        Raises as ``search``, and CollectionError where the recipe has no global descriptor.
+        """
+        if self.recipe.global_ is None:
+            raise CollectionError(f"recipe {self.recipe.name} has no global descriptor")
+        searcher = self._open_searcher()
+        return searcher.snapshot.ids, searcher.cosines(self._described(query, box))
+
+    def _open_searcher(self) -> Searcher:
         if self._searcher is None:
             self._searcher = Searcher(self._store)
-        searcher = self._searcher
-        began = time.perf_counter()
+        return self._searcher
+
+    def _described(
+        self, query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
+    ) -> Description:
         if isinstance(query, int | np.integer):
+            searcher = self._open_searcher()
             position = int(searcher.snapshot.positions(np.array([query]))[0])
             if position < 0:
                 raise QueryError(f"id:{query}: there is no image with this id; `resight export` lists the ids")
             if box is None:
-                description = searcher.stored(position)
-                return searcher.rank(description, None, top, time.perf_counter() - began)
+                return searcher.stored(position)
             query = self.entry(query).origin
         if self.recipe.global_ is not None:
             self._check_fingerprint()
-        description = self._describer.describe(query, box)
-        if box is not None:
-            box = check_box(box, description.size, str(query))
-        return searcher.rank(description, box, top, time.perf_counter() - began)
+        return self._describer.describe(query, box)
 
     def entry(self, image_id: int) -> Entry:
         """An image by its id; QueryError for an unknown one."""

@@ -97,6 +97,13 @@ class Searcher:
         """The filter's similarity of the query to each image, in the order of the snapshot; (N,) float32."""
         return self._filter(query, self._assign(query.local))[0]
 
+    def cosines(self, query: Description) -> NDArray[np.float32]:
+        """The query's cosine to each image, N×B for the B branches that a late fusion keeps apart, else N×1."""
+        if query.global_descriptor is None or self.recipe.global_ is None:
+            raise ValueError("the query has no global descriptor")
+        lengths = self.recipe.global_.lengths
+        return cosine_similarity(self.snapshot, self._vectors, query.global_descriptor, lengths)
+
     def _assign(self, local: LocalFeatures | None) -> NDArray[np.int64]:
         """N×k nearest words of the query's descriptors, as many as any stage asks for."""
         codebook, recipe = self.snapshot.codebook, self.recipe
@@ -106,11 +113,9 @@ class Searcher:
         return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
-        if self.recipe.filter == "global":
-            if query.global_descriptor is None or self.recipe.global_ is None:
-                raise ValueError("the query has no global descriptor")
-            stage = self.recipe.global_
-            cosines = cosine_similarity(self.snapshot, self._vectors, query.global_descriptor, stage.lengths)
+        stage = self.recipe.global_
+        if self.recipe.filter == "global" and stage is not None:
+            cosines = self.cosines(query)
             if stage.late and stage.fusion != "concatenate":
                 fused = fuse(cosines, [branch.weight for branch in stage.branches], stage.fusion)
                 return fused.astype(np.float32), cosines.size

@@ -1,0 +1,142 @@
+"""A published checkpoint made a folder that `--recipe` takes: weights, whitening and recipe."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tomli_w
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from resight.describe.describer import load_global
+from resight.errors import RecipeError
+from resight.networks.layouts import Layout, Projection, Published, check, convert_plain, recognise
+from resight.networks.weights import file_sha256, read_checkpoint
+from resight.projection.whitening import PcaWhitening
+from resight.recipes.network_stages import GlobalStage
+from resight.recipes.recipe import Recipe
+
+_MAX_SIDE = 1024  # pixels: the side at which these publications evaluate
+_DIMENSIONS = 512  # of a whitening that is yet to be fitted
+
+
+def import_weights(
+    checkpoint: Path, into: Path, *, layout: str | None = None, network: str | None = None, single_scale: bool = False
+) -> tuple[str, ...]:
+    """Convert a published checkpoint into the folder ``into``, which appears when it is complete.
+
+    It holds ``model.safetensors`` (timm's names, the file's dtypes); where the checkpoint has more tensors,
+    ``head.safetensors`` (its own names); where the publication's descriptor is GeM, ``recipe.toml`` and, where
+    the checkpoint has a whitening, ``whitening.safetensors``.
+    layout: a name of ``resight.networks.layouts``, or None to recognise it.
+    network: timm's name, for a plain state dict whose network is not recognised.
+    single_scale: describe at one scale where the publication evaluates at several.
+    Returns remarks, among them why there is no recipe. Raises RecipeError, with nothing left behind, where the
+    checkpoint cannot be read or converted, does not fit the network, or ``into`` is not an empty folder.
+    """
+    into = into.absolute()
+    if into.exists() and (not into.is_dir() or any(into.iterdir())):
+        raise RecipeError(f"{into}: is not an empty folder; choose another --into")
+    if network is not None and layout not in (None, "plain"):
+        raise RecipeError(f"--network is for plain state dicts: the layout {layout} says itself what its network is")
+    read = read_checkpoint(checkpoint)
+    chosen = recognise(read, "plain" if network is not None else layout)
+    published = convert_plain(read, network) if network is not None else chosen.convert(read, single_scale)
+    obstacle = check(published, str(checkpoint)) or published.obstacle
+    staging = into.with_name(f".{into.name}.{os.getpid()}.tmp")
+    try:
+        staging.mkdir(parents=True)
+        sha256 = _write_tensors(staging, published, chosen)
+        remarks = _write_recipe(staging, published, chosen, checkpoint, sha256, obstacle)
+        if into.exists():
+            into.rmdir()
+        staging.rename(into)
+    except (OSError, SafetensorError) as error:
+        raise RecipeError(f"{into}: cannot be written: {error}") from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return (f"layout {chosen.name}, network {published.network}", *remarks)
+
+
+def _write_tensors(folder: Path, published: Published, layout: Layout) -> str:
+    """Returns the sha256 of model.safetensors."""
+    header = {"network": published.network, "layer": published.layer, "layout": layout.name, "source": layout.source}
+    metadata = {"resight": json.dumps(header, sort_keys=True)}
+    for name, tensors in (("model", published.trunk), ("head", published.head)):
+        if tensors:
+            # Copies, as safetensors takes no tensors that share memory.
+            owned = {key: tensor.clone(memory_format=torch.contiguous_format) for key, tensor in tensors.items()}
+            save_file(owned, folder / f"{name}.safetensors", metadata=metadata)
+    if published.batchnorm_eps is not None:
+        (folder / "meta.json").write_text(json.dumps({"bn_eps": published.batchnorm_eps}) + "\n", encoding="utf-8")
+    return file_sha256(folder / "model.safetensors")
+
+
+def _write_recipe(
+    folder: Path, published: Published, layout: Layout, checkpoint: Path, sha256: str, obstacle: str
+) -> tuple[str, ...]:
+    """Writes whitening and recipe, or neither where there is an obstacle; returns remarks."""
+    gem = published.gem
+    if obstacle or gem is None:
+        return _without_recipe(obstacle)
+    stage = {
+        "network": published.network,
+        "layer": published.layer,
+        "max_side": _MAX_SIDE,
+        "scales": gem.scales,
+        "pooling": "gem",
+        "p": gem.p,
+        "scale_pooling": gem.scale_pooling,
+        "weights": "model.safetensors",
+        "weights_sha256": sha256,
+    }
+    absolute = stage | {"weights": str(folder / "model.safetensors")}
+    try:
+        describer = load_global(GlobalStage.model_validate(absolute), checkpoint.name)
+    except RecipeError as error:  # the weights fit, so it is the network that cannot be pooled
+        return _without_recipe(str(error))
+    channels = len(describer.raw(np.zeros((64, 64, 3), np.uint8)))
+    remarks = published.notes
+    if gem.projection is not None:
+        stage["whitening"] = "whitening.safetensors"
+        (descriptor,) = describer.raw_fingerprints
+        stage["dimensions"] = _write_whitening(folder, gem.projection, channels, descriptor, checkpoint)
+    else:
+        stage["dimensions"] = min(_DIMENSIONS, channels)
+        remarks = (*remarks, "it has no whitening: learn one with `resight fit FOLDER PHOTOS --into ANOTHER`")
+    table = {
+        "name": re.sub(r"[^a-z0-9._-]+", "-", checkpoint.stem.lower()).strip("-._") or "imported",
+        "title": f"GeM (p = {gem.p:.4g}) on {published.network}" + (", whitened" if gem.projection else ""),
+        "source": f"{layout.source}; {checkpoint.name}, sha256 {file_sha256(checkpoint)}",
+        "filter": "global",
+        "image": {"max_side": _MAX_SIDE},
+        "global": stage,
+    }
+    Recipe.model_validate(table)
+    comments = "".join(f"# {remark}\n" for remark in ("Made by `resight weights import`.", *remarks))
+    (folder / "recipe.toml").write_text(comments + tomli_w.dumps(table), encoding="utf-8")
+    return remarks
+
+
+def _without_recipe(obstacle: str) -> tuple[str, ...]:
+    return (f"no recipe is written: {obstacle}", "the weights are, for recipes of one's own: see `resight recipes`")
+
+
+def _write_whitening(folder: Path, projection: Projection, channels: int, descriptor: str, checkpoint: Path) -> int:
+    """Returns the number of dimensions."""
+    if projection.matrix.shape[1] != channels:
+        raise RecipeError(
+            f"{checkpoint}: its whitening takes {projection.matrix.shape[1]} entries, its network gives {channels}"
+        )
+    PcaWhitening(
+        mean=projection.mean.astype(np.float32),
+        projection=projection.matrix.astype(np.float32),
+        n=0,  # not published
+        fitted_on=projection.fitted_on,
+        descriptor=descriptor,
+    ).save(folder / "whitening.safetensors")
+    return len(projection.matrix)
