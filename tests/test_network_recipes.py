@@ -70,7 +70,7 @@ def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):
 
 @pytest.mark.parametrize("fitted", ["multilayer-cnn"], indirect=True)
 def test_a_fusion_is_tuned_on_a_labelled_set(fitted, photos, tmp_path, capsys):
-    names = sorted(path.name for path in photos.glob("*.png"))
+    names = sorted(path.name for path in photos.iterdir() if path.suffix in (".png", ".jpg"))
     queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
     truth = {"name": "views", "database": names, "queries": queries}
     (photos / "gt.json").write_text(json.dumps(truth))
