@@ -63,23 +63,25 @@ def recipe(network: str, weights: Path) -> Recipe:
 
 def write_random(network: str, weights: Path) -> None:
     """Random weights of a network, as a file."""
-    import timm
     import torch
     from safetensors.torch import save_file
 
+    from resight.networks.architectures import import_timm
+
     torch.manual_seed(0)
-    model = timm.create_model(network, pretrained=False, num_classes=0)
+    model = import_timm().create_model(network, pretrained=False, num_classes=0)
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
 
 
 def loop(paths: Sequence[Path], network: str) -> float:
     """The field's loop: images a second."""
-    import timm
     import torch
+
+    from resight.networks.architectures import import_timm
 
     layer, side, _ = NETWORKS[network]
     size = {"dynamic_img_size": True} if network.startswith("vit") else {}
-    model = timm.create_model(network, pretrained=False, num_classes=0, **size).eval()
+    model = import_timm().create_model(network, pretrained=False, num_classes=0, **size).eval()
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
     began = time.perf_counter()

@@ -69,13 +69,16 @@ def plain_sift(paths: Sequence[Path], keep: bool) -> float:
 
 def plain_network(paths: Sequence[Path], recipe: str) -> float:
     """The recipe's network in an eager PyTorch loop, one photo at a time, same sizes and GeM: seconds."""
-    import timm
     import torch
+
+    from resight.networks.architectures import import_timm
 
     stage = load_recipe(recipe).global_
     if stage is None:
         raise RecipeError(f"recipe {recipe} has no [global] table")
-    network = timm.create_model(stage.network, pretrained=False, num_classes=0).eval()  # speed needs no weights
+    network = (
+        import_timm().create_model(stage.network, pretrained=False, num_classes=0).eval()
+    )  # speed needs no weights
     began = time.perf_counter()
     with torch.inference_mode():
         for path in paths:
