@@ -126,6 +126,35 @@ def test_indexing_and_search_run(labelled_folder, tmp_path, capsys):
     assert "| 12 |" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+def test_extraction_runs(labelled_folder, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("torch")
+    import extraction
+
+    monkeypatch.setattr(extraction, "_MEGAPIXELS", (0.1, 0.3))
+    where = ["--source", str(labelled_folder), "--work", str(tmp_path), "--workers", "1"]
+    (one,) = extraction.main([*where, "--photos", "4", "--mixed", "2", "--network", "mobilenetv3_large_100"])
+    assert one.images == 4 and min(one.loop, one.ours, one.bare) > 0
+    assert "Photographs of 0.1, 0.3 megapixels by turns" in capsys.readouterr().out
+
+
+@pytest.mark.data
+def test_layers_compares_what_it_should(labelled_folder, tmp_path, capsys):
+    import layers
+    from common import DATA
+
+    weights = DATA / "weights" / layers.NETWORKS["densenet169"].weights
+    if not weights.is_file():
+        pytest.skip(f"{weights} is absent; RESIGHT_TEST_DATA names the folder of the sets and weights")
+    where = ["--set", str(labelled_folder), "--collections", str(tmp_path), "--side", "128"]
+    results = {r["variant"]: r for r in layers.main([*where, "--network", "densenet169"])}
+    # The whole is one region; joined vectors of two layers have both their lengths.
+    assert results["features, gem"]["length"] == 1664 and results["block1, gem"]["length"] == 256
+    assert results["features, gem, pyramid 1+2, joined"]["length"] == 5 * 1664
+    assert all(0 < r["mAP"] <= 1 for r in results.values())
+    assert "| densenet169 | features, gem | 1664 |" in capsys.readouterr().out
+
+
 def test_photos_repeat_as_distinct_warps(labelled_folder, tmp_path):
     import photos
 

@@ -53,8 +53,9 @@ class FromBytes(nn.Module):
 def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
     """The engine of that name, or the one that RESIGHT_ENGINE names.
 
-    ``auto``, if neither does: PyTorch on a CUDA device where there is one, else OpenVINO where it is installed, else
-    PyTorch. Raises RecipeError for an unknown name and for an engine that is not installed.
+    ``auto``, if neither does: PyTorch on a CUDA device where there is one, and for transformers, which it computes
+    faster; else OpenVINO where it is installed (docs/measurements.md). Raises RecipeError for an unknown name and for
+    an engine that is not installed.
     """
     name = name or os.environ.get("RESIGHT_ENGINE") or "auto"
     if name not in get_args(EngineName):
@@ -64,7 +65,8 @@ def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
         raise RecipeError(
             "the engine openvino is not installed: pip install 'resight[fast]', or set RESIGHT_ENGINE=torch"
         )
-    if name == "torch" or torch.cuda.is_available() or not installed:
+    patches = backbone.multiple > 1
+    if name == "torch" or (name == "auto" and (torch.cuda.is_available() or patches or not installed)):
         return TorchEngine(backbone)
     return OpenVinoEngine(backbone)
 
