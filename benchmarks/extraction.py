@@ -225,8 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         shown = [(*m[:4], f"{m[4].private / 2**20:.0f}", f"{m[5].private / 2**20:.0f}") for m in memory]
         print(table(columns, shown))
         trained = DATA / "weights/densenet169_imagenet/densenet169_notop_fp16.npz"
-        if trained.is_file():
-            large = [path for number, path in enumerate(mixture) if _MEGAPIXELS[number % len(_MEGAPIXELS)] >= 4]
+        large = [path for number, path in enumerate(mixture) if _MEGAPIXELS[number % len(_MEGAPIXELS)] >= 4]
+        if large and trained.is_file():
             mean, least = watched(reduced, large, recipe("densenet169", trained)).value
             print(
                 f"\ndensenet169 with trained weights, {len(large)} of these of 4 megapixels and more, decoded at a "
