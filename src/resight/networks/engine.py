@@ -29,7 +29,7 @@ TOLERANCE = 1e-3
 class Engine(Protocol):
     """A network ready to run.
 
-    name: as `resight info` tells it.
+    name: with its version, for reports.
     """
 
     name: str
