@@ -15,6 +15,7 @@ from process import watched
 from resight.errors import ImageError, RecipeError
 from resight.local.rootsift import root
 from resight.recipes import load_recipe
+from resight.recipes.poolings import Gem
 from resight.search.collection import Collection
 
 
@@ -79,6 +80,9 @@ def plain_network(paths: Sequence[Path], recipe: str) -> float:
     network = (
         import_timm().create_model(stage.network, pretrained=False, num_classes=0).eval()
     )  # speed needs no weights
+    if not isinstance(stage.pooling, Gem):
+        raise SystemExit(f"the plain loop pools by GeM, not by {stage.pooling.kind}")
+    p = stage.pooling.p
     began = time.perf_counter()
     with torch.inference_mode():
         for path in paths:
@@ -88,7 +92,7 @@ def plain_network(paths: Sequence[Path], recipe: str) -> float:
                 small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
                 x = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
                 maps = network.forward_features((x - 0.45) / 0.225)
-                maps.clamp(min=1e-6).pow(stage.p).mean((2, 3)).pow(1 / stage.p)
+                maps.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
     return time.perf_counter() - began
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from accuracy import ranked
 from common import DATA, add_set_options, cache_name, header, labelled_sets, percent, protocol_text, table, write_json
 from resight.describe.global_descriptor import GlobalDescriber
+from resight.describe.published import import_weights
 from resight.evaluation import LabelledSet
 from resight.evaluation.figures import figures
 from resight.evaluation.judge import judge
@@ -32,10 +33,26 @@ Vectors = Mapping[str, NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Network:
-    """One network: where its weights lie under shared/data/weights, its layers from low to high, and its last."""
+    """A network with trained weights.
 
-    weights: str
+    name: as recipes name it. file: of shared/data/weights. imported: whether it is a published checkpoint's layout,
+    which `resight weights import` turns into ours. layers: from low to high, the last being the network's.
+    """
+
+    name: str
+    file: str
     layers: tuple[str, ...]
+    imported: bool = False
+
+    def weights(self, folder: Path) -> Path:
+        """The weights file; what is imported is kept in ``folder``."""
+        file = DATA / "weights" / self.file
+        if not self.imported:
+            return file
+        into = folder / f"{file.stem}-imported"
+        if not into.is_dir():
+            import_weights(file, into)
+        return into / "model.safetensors"
 
     def variants(self, side: int, pixels: bool) -> dict[str, dict[str, Any]]:
         """Each variant's name and [global] table, of which the first is the plain one."""
@@ -67,9 +84,16 @@ class Network:
 
 NETWORKS = {
     "densenet169": Network(
-        "densenet169_imagenet/densenet169_notop_fp16.npz", ("block1", "block2", "block3", "features")
+        "densenet169",
+        "densenet169_imagenet/densenet169_notop_fp16.npz",
+        ("block1", "block2", "block3", "features"),
     ),
-    "resnet50": Network("resnet50_imagenet_conv1to4/resnet50_conv1to4_fp16.npz", ("layer1", "layer2", "layer3")),
+    "resnet50": Network(
+        "resnet50_v1",
+        "resnet50_imagenet_conv1to4/resnet50_conv1to4_fp16.npz",
+        ("layer1", "layer2", "layer3"),
+        imported=True,
+    ),
 }
 
 
@@ -127,17 +151,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         network = NETWORKS[name]
         variants = network.variants(options.side, options.pixels)
         first, *others = variants.values()
-        weights = str(DATA / "weights" / network.weights)
+        weights = str(network.weights(options.collections))
         # Late fusion keeps every variant's vector apart.
-        also = tuple({"network": name, "weights": weights, **_plain(other)} for other in others)
-        stage = GlobalStage(network=name, weights=weights, **_plain(first), also=also, fusion="scores")
+        also = tuple({"network": network.name, "weights": weights, **_plain(other)} for other in others)
+        stage = GlobalStage(network=network.name, weights=weights, **_plain(first), also=also, fusion="scores")
         describer = GlobalDescriber(stage, None)
         for labelled in labelled_sets(options):
             began = time.perf_counter()
             database = _kept(labelled, describer, list(variants), options.collections)
-            queries = dict(
-                describe([(labelled.locate(q.path), q.box) for q in labelled.queries], describer, list(variants))
-            )
+            queries = _queries(labelled, database, describer, list(variants))
             similarities = {variant: queries[variant] @ database[variant].T for variant in variants}
             similarities |= fusions(network.layers, database, queries)
             for variant, similarity in similarities.items():
@@ -166,6 +188,24 @@ def render(results: Sequence[dict[str, Any]]) -> str:
 def _plain(branch: Mapping[str, Any]) -> dict[str, Any]:
     """The table with its defaults said, since a branch of `also` takes what it does not say from the first."""
     return {"pooling": "gem", "scheme": {"kind": "whole"}, "scales": (1.0,), **branch}
+
+
+def _queries(
+    labelled: LabelledSet, database: Vectors, describer: GlobalDescriber, names: Sequence[str]
+) -> dict[str, NDArray[np.float64]]:
+    """The queries' vectors: those of the database where the query is one of its images."""
+    place = {path: row for row, path in enumerate(labelled.database)}
+    new = [q for q in labelled.queries if q.box is not None or q.path not in place]
+    described = dict(describe([(labelled.locate(q.path), q.box) for q in new], describer, names)) if new else {}
+    found = {}
+    for name in names:
+        fresh = iter(described.get(name, ()))
+        rows = [
+            database[name][place[q.path]] if q.box is None and q.path in place else next(fresh)
+            for q in labelled.queries
+        ]
+        found[name] = np.stack(rows)
+    return found
 
 
 def _kept(

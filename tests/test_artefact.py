@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
+from resight.artefact import artefact_fingerprint, load_artefact, load_artefact_of, save_artefact
 from resight.errors import RecipeError
 
 TENSORS = {
@@ -31,6 +31,15 @@ def test_round_trip_keeps_values_shapes_and_meta(tmp_path):
         np.testing.assert_array_equal(tensors[name], expected)
     assert fingerprint == artefact_fingerprint("codebook", tensors)
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"], "no temporary file is left"
+
+
+def test_one_of_several_kinds_is_told(tmp_path):
+    for kind in ("red", "green"):
+        save_artefact(tmp_path / "a.safetensors", kind, {"x": np.ones(2)}, {"of": kind})
+        found, tensors, meta = load_artefact_of(tmp_path / "a.safetensors", ("red", "green"))
+        assert (found, list(tensors), meta) == (kind, ["x"], {"of": kind})
+        with pytest.raises(RecipeError, match=f"holds a {kind} artefact where a blue or grey is needed"):
+            load_artefact_of(tmp_path / "a.safetensors", ("blue", "grey"))
 
 
 def test_other_readers_of_safetensors_can_read_it(tmp_path):

@@ -16,16 +16,47 @@ from resight.describe.fit import fit_recipe  # noqa: E402
 from resight.evaluation import evaluate  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
+from resight.recipes.network_stages import GlobalStage  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 
 # What replaces the recipe's own network and sizes; a random network still knows a picture from others.
+TINY = {"network": "resnet10t", "layer": "layer3", "max_side": 128, "dimensions": 8}
+PATCHES = {"kind": "dense", "on": "pixels", "stride": 48, "side": 64}
+VLAD = {"kind": "vlad", "words": 4, "reduce": 8}
 SIBLINGS = {
+    "cam-crow": TINY | {"layer": "layer4", "pooling": {"kind": "cam-crow", "top": 3}},
+    "crow": TINY,
+    "deepindex": TINY
+    | {
+        "dimensions": 64,
+        "scheme": {"kind": "pyramid", "on": "pixels", "cells": [1, 2], "side": 64},
+        "embedding": {"kind": "bow", "words": 8, "assignments": 2, "idf": False},
+        "also": [{"layer": "layer4"}],
+    },
     "dinov2": {"max_side": 98},
+    "faemb": TINY | {"embedding": {"kind": "faemb", "mask": "max", "reduce": 6, "anchors": 4}},
+    "fv-cnn": TINY | {"embedding": {"kind": "fisher", "components": 4, "reduce": 8}},
     "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
     "gem-densenet169-verified": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
+    "heat-diffusion": TINY,
+    "mac": TINY,
+    "mof": TINY
+    | {
+        "dimensions": 24,
+        "embedding": {"kind": "bow", "words": 8},
+        "also": [{"layer": "layer2"}, {"layer": "layer4", "weight": 0.5}],
+    },
+    "mop-cnn": TINY
+    | {"also": [{"scheme": PATCHES | {"sides": [64]}, "embedding": VLAD}, {"scheme": PATCHES | {"sides": [48]}}]},
     "multilayer-cnn": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
+    "multiscale-cnn": TINY | {"also": [{"layer": "layer2"}, {"layer": "conv1"}]},
     "neural-codes": {"layer": "conv5", "max_side": 160, "dimensions": 8},  # fc6 has 4096 units to whiten
+    "oldfp": TINY | {"scheme": {"kind": "selective-search", "on": "pixels", "top": 4, "side": 64, "aggregate": "max"}},
     "r-mac": {"network": "vgg11", "layer": "conv5_2", "max_side": 160, "dimensions": 8},
+    "sba": TINY | {"pooling": {"kind": "sba", "parts": 4}},
+    "selective-conv": TINY | {"embedding": {"kind": "t-embedding", "mask": "sum", "reduce": 8, "words": 4}},
+    "spoc": TINY,
+    "vlad-cnn": TINY | {"embedding": VLAD},
 }
 
 
@@ -37,14 +68,17 @@ def test_no_recipe_is_left_out():
 def fitted(request, tmp_path, photos):
     """The folder of a recipe, ready to index."""
     recipe = load_recipe(request.param)
-    stage = recipe.global_.model_copy(update=SIBLINGS[request.param])
+    stage = GlobalStage.model_validate(recipe.global_.model_dump() | SIBLINGS[request.param])
     torch.manual_seed(0)
     network = create_network(stage.network)
+    state = dict(network.state_dict())
+    if request.param == "cam-crow":
+        state |= {"fc.weight": torch.randn(10, network.num_features), "fc.bias": torch.zeros(10)}
     for name, parameter in network.named_parameters():
         if name.endswith("gamma"):  # DINOv2's blocks begin as next to nothing
             parameter.fill_(1)
     weights = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file({k: v.contiguous() for k, v in network.state_dict().items()}, weights)
+    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights)
     table = recipe.model_copy(update={"global_": stage}).model_dump(by_alias=True, exclude_none=True)
     (tmp_path / "small.toml").write_text(tomli_w.dumps(table))
     return fit_recipe(tmp_path / "small.toml", [photos], weights=weights, into=tmp_path / "fitted")
@@ -79,3 +113,5 @@ def test_a_fusion_is_tuned_on_a_labelled_set(fitted, photos, tmp_path, capsys):
     before, after = (float(x) for x in re.findall(r"(\d+\.\d) (?:before|after)", said))
     report = evaluate(photos, tmp_path / "tuned", workers=1)
     assert after >= before and round(100 * report.figures.mean_average_precision, 1) == after
+    assert report.protocol.fitted_share == {"whitening": 1.0, "whitening 2": 1.0}  # fitted on these very photos
+    assert "fitted on 100 % of these photos" in report.warnings[0]

@@ -6,7 +6,7 @@ The format is plain safetensors; everything of ours is JSON under the metadata k
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +54,15 @@ def load_artefact(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]],
 
     Raises RecipeError where the file is missing, is no artefact of ours, is of another kind, or is damaged.
     """
-    path = Path(path)
+    _, tensors, meta = load_artefact_of(path, (kind,))
+    return tensors, meta
+
+
+def load_artefact_of(path: str | Path, kinds: Collection[str]) -> tuple[str, dict[str, NDArray[Any]], dict[str, Any]]:
+    """(kind, tensors, meta) of an artefact of one of several kinds. Raises as ``load_artefact``."""
+    path, wanted = Path(path), " or ".join(kinds)
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; make a {kind} artefact with `resight fit`")
+        raise RecipeError(f"{path}: no such file; make a {wanted} artefact with `resight fit`")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("resight")
@@ -72,11 +78,11 @@ def load_artefact(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]],
         raise RecipeError(f"{path}: its header is damaged; make the artefact again") from error
     if version != _FORMAT:
         raise RecipeError(f"{path}: format {version}, but this version of resight reads format {_FORMAT}")
-    if found != kind:
-        raise RecipeError(f"{path}: holds a {found} artefact where a {kind} is needed")
-    if fingerprint != artefact_fingerprint(kind, tensors):
+    if found not in kinds:
+        raise RecipeError(f"{path}: holds a {found} artefact where a {wanted} is needed")
+    if fingerprint != artefact_fingerprint(found, tensors):
         raise RecipeError(f"{path}: its contents do not match its fingerprint; make the artefact again")
-    return tensors, meta
+    return found, tensors, meta
 
 
 def _native(tensor: NDArray[Any]) -> NDArray[Any]:

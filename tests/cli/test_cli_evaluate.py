@@ -26,7 +26,8 @@ def evaluation(fake, monkeypatch):
     def evaluate(labelled, recipe, **options):
         options["progress"](SimpleNamespace(phase="searching", done=1, total=None))
         calls["evaluate"] = (labelled, recipe, options)
-        return SimpleNamespace(table=lambda: "mAP 0.5", to_json=lambda: '{"map": 0.5}')
+        warnings = calls.get("warnings", ())
+        return SimpleNamespace(table=lambda: "mAP 0.5", to_json=lambda: '{"map": 0.5}', warnings=warnings)
 
     def write_page(report, path):
         calls["page"] = path
@@ -69,6 +70,12 @@ def test_evaluate_passes_everything_on(resight, evaluation):
     distractors = [Path("d1"), Path("d2")]
     assert options == {"distractors": distractors, "collection": Path("k"), "ap": "truncated", "workers": 3}
     assert evaluation["page"] == Path("p.html")
+
+
+def test_what_makes_the_figures_too_good_is_said_on_stderr(resight, evaluation):
+    evaluation["warnings"] = ("its whitening knows these photos",)
+    result = resight("evaluate", "set", "--json", "--quiet")
+    assert (result.stdout, result.stderr) == ('{"map": 0.5}\n', "resight: its whitening knows these photos\n")
 
 
 def test_a_set_that_is_none_is_an_error(resight, evaluation):

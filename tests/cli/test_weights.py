@@ -19,6 +19,7 @@ from resight.errors import RecipeError  # noqa: E402
 from resight.networks.layouts.contents import contents  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import file_sha256, load_state  # noqa: E402
+from resight.recipes.poolings import Gem  # noqa: E402
 from resight.recipes.recipe import load_recipe  # noqa: E402
 
 ensure_torchvision()
@@ -102,7 +103,7 @@ def test_cirtorch_with_whitening_learned_afterwards(tmp_path, features):
     assert recipe.source.startswith("GeM: Radenović, Tolias & Chum, TPAMI 2019; GeM r18.pth, sha256 ")
     assert recipe.source.endswith(file_sha256(file))
     stage = recipe.global_
-    assert (stage.network, stage.layer, stage.pooling, stage.p) == ("resnet18", "features", "gem", P)
+    assert (stage.network, stage.layer, stage.pooling) == ("resnet18", "features", Gem(p=P))
     assert (stage.max_side, recipe.image.max_side, stage.dimensions) == (1024, 1024, 512)
     assert stage.weights_sha256 == file_sha256(stage.weights)
 

@@ -8,6 +8,8 @@ import pytest
 from resight.describe.fit import fit_recipe
 from resight.embedding.codebook import Codebook
 from resight.errors import RecipeError
+from resight.fitted import PhotoSketch
+from resight.images import digest
 from resight.recipes import load_recipe
 from resight.search.collection import Collection
 
@@ -26,6 +28,8 @@ def test_a_fitted_recipe_holds_its_codebook_and_says_what_it_was_fitted_on(fitte
     assert recipe.codebook.path == str(fitted / "codebook.safetensors")
     codebook = Codebook.load(fitted / "codebook.safetensors")
     assert codebook.fitted_on == f"13 photos of {photos} (seed 0)" and codebook.dimension == 128
+    read = [digest(path.read_bytes()) for path in photos.glob("*.*g")]
+    assert codebook.photos == PhotoSketch.of(read) and codebook.photos.count == 12
     default = load_recipe("rootsift-asmk")
     emptied = recipe.model_copy(update={"codebook": recipe.codebook.model_copy(update={"path": ""})})
     assert emptied == default and recipe.fingerprint == default.fingerprint

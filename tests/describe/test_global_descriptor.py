@@ -59,7 +59,7 @@ def test_raw_is_gem_of_the_networks_features(network, folder):
     with torch.no_grad():
         maps = network.forward_features(x)[0].double().numpy()
     expected = (np.maximum(maps, 1e-6) ** 2.5).mean(axis=(1, 2)) ** (1 / 2.5)
-    raw = GlobalDescriber(stage(p=2.5), folder).raw(pixels)
+    raw = GlobalDescriber(stage(pooling={"kind": "gem", "p": 2.5}), folder).raw(pixels)
     np.testing.assert_allclose(raw, expected / np.linalg.norm(expected), atol=1e-4)
 
 
@@ -118,7 +118,9 @@ def test_other_weights_than_the_recipes_are_refused(folder):
         GlobalDescriber(stage(weights_sha256="00"), folder)
 
 
-@pytest.mark.parametrize("change", [{"p": 2.0}, {"max_side": 64}, {"scales": (0.5,)}, {"layer": "layer3"}])
+@pytest.mark.parametrize(
+    "change", [{"pooling": {"kind": "gem", "p": 2.0}}, {"max_side": 64}, {"scales": (0.5,)}, {"layer": "layer3"}]
+)
 def test_a_whitening_for_other_parameters_is_refused(folder, change):
     ready = fitted(folder)
     with pytest.raises(RecipeError, match=r"whitening\.safetensors: was fitted for another"):

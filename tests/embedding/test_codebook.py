@@ -115,3 +115,30 @@ def test_shares_are_proportional_whole_and_within_bounds(counts, total):
 def test_shares_worked_by_hand():
     # Quotas 1.5, 3.0 and 4.5 of 9 seats; the two halves tie for the last seat, and the first has it.
     np.testing.assert_array_equal(_apportion(np.array([3, 6, 9]), 9), [2, 3, 4])
+
+
+def test_one_cell_is_plain_k_means_with_exhaustive_assignment():
+    descriptors = words(2000, 8, 0)
+    codebook = Codebook.fit(descriptors, 50, seed=0, fitted_on="noise", cells=1)
+    assert len(codebook.coarse) == 1
+    distance = cdist(descriptors, codebook.words)
+    np.testing.assert_array_equal(codebook.assign(descriptors)[:, 0], distance.argmin(axis=1))
+    flat = KMeans(50, n_init=1, random_state=0).fit(descriptors)
+    assert (distance.min(axis=1) ** 2).sum() < 1.05 * flat.inertia_
+    with pytest.raises(ValueError, match="cells"):
+        Codebook.fit(descriptors, 50, seed=0, fitted_on="-", cells=51)
+
+
+def test_more_descriptors_than_are_handled_at_a_time_are_assigned_alike():
+    codebook = Codebook(words(9, 4, 0), words(90, 4, 1), "noise", probes=3)
+    descriptors = words(66_000, 4, 2)
+    together = codebook.assign(descriptors, 2)
+    assert together.shape == (66_000, 2)
+    np.testing.assert_array_equal(together[65_000:], codebook.assign(descriptors[65_000:], 2))
+    np.testing.assert_array_equal(together[:500], codebook.assign(descriptors[:500], 2))
+
+
+def test_the_fingerprint_is_of_the_centroids():
+    codebook = Codebook(words(2, 4, 0), words(9, 4, 1), "noise")
+    assert codebook.fingerprint == Codebook(words(2, 4, 0), words(9, 4, 1), "other").fingerprint
+    assert codebook.fingerprint != Codebook(words(2, 4, 0), words(9, 4, 2), "noise").fingerprint

@@ -1,5 +1,6 @@
 """Labelled sets small enough to work by hand, and a collection whose ranking can be foretold."""
 
+import hashlib
 import json
 import os
 import sys
@@ -49,6 +50,7 @@ class NumberCollection:
     """Its images are text files holding a number, similar as the numbers are near; accepted within 0.5."""
 
     kept: dict[str, "NumberCollection"] = {}  # noqa: RUF012 (cleared for each test)
+    fitted = None
 
     def __init__(self, recipe):
         self.recipe, self.fingerprint, self.numbers, self.reasons = recipe, "f" * 64, {}, {}
@@ -93,7 +95,17 @@ class NumberCollection:
         return [types.SimpleNamespace(origin=o, reason=r) for o, r in self.reasons.items()]
 
     def info(self):
-        return types.SimpleNamespace(bytes_on_disk=2**20, codebook={"fitted_on": "these numbers"})
+        return types.SimpleNamespace(bytes_on_disk=2**20)
+
+    @staticmethod
+    def digest_of(number):
+        return hashlib.sha256(str(float(number)).encode()).hexdigest()
+
+    def digests(self):
+        return [(origin, self.digest_of(number)) for origin, number in self.numbers.items()]
+
+    def learned(self):
+        return {"codebook": types.SimpleNamespace(fitted_on="these numbers", photos=self.fitted)}
 
     def search_timed(self, query, *, box=None, top=None):
         values = np.array(list(self.numbers.values()))
@@ -117,7 +129,7 @@ def number_collection(monkeypatch):
     """Puts the foretold collection in the place of the real one."""
     module = types.ModuleType("resight.search.collection")
     module.Collection, module.Progress = NumberCollection, Progress
-    NumberCollection.kept = {}
+    NumberCollection.kept, NumberCollection.fitted = {}, None
     monkeypatch.setitem(sys.modules, "resight.search.collection", module)
     return NumberCollection
 

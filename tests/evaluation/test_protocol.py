@@ -11,6 +11,7 @@ from PIL import Image
 from resight.errors import CollectionError, QueryError, ResightError
 from resight.evaluation.load import load_labelled
 from resight.evaluation.protocol import evaluate
+from resight.fitted import PhotoSketch
 
 DATABASE = {"db/1": 1, "db/2": 2, "db/3": 3, "db/10": 10, "db/11": 11}
 
@@ -164,6 +165,23 @@ def test_the_report_carries_its_protocol(separate, recipe, number_collection):
     assert report.costs.total.p50 == pytest.approx(6.0)
     assert report.costs.comparisons == 8
     assert report.costs.peak_memory is None or report.costs.peak_memory > 2**20
+
+
+def test_fitting_on_the_evaluated_photos_is_seen(separate, recipe, number_collection, tmp_path):
+    assert evaluate(separate, recipe).protocol.fitted_share == {}
+    digest_of = number_collection.digest_of
+    own = [digest_of((separate / path).read_text()) for path in load_labelled(separate).database]
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/far.jpg").write_text("1000")
+    number_collection.fitted = PhotoSketch.of([*own[:2], digest_of(1000), digest_of(2000)])
+    report = evaluate(separate, recipe, distractors=[tmp_path / "more"])
+    assert report.protocol.fitted_share == {"codebook": 2 / 5}  # distractors do not count
+    assert report.warnings == ("the recipe's codebook was fitted on 40 % of these photos: its figures are too good",)
+    assert "these numbers; 40 % of this database were among them" in report.table()
+    assert '"fitted_share": {\n   "codebook": 0.4\n  }' in report.to_json()
+    number_collection.fitted = PhotoSketch.of([digest_of(2000)])
+    report = evaluate(separate, recipe)
+    assert report.protocol.fitted_share == {"codebook": 0.0} and report.warnings == ()
 
 
 def test_ukbenchs_score(write_set, recipe, number_collection):

@@ -77,6 +77,33 @@ def test_a_batch_gives_what_its_pictures_give_alone(backbone, cache):
         torch.testing.assert_close(engine(pictures[place : place + 1])[0][0], together[place], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", [TorchEngine, pytest.param(OpenVinoEngine, marks=needs_openvino)])
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_pictures_of_several_sizes_each_give_what_they_give_alone(backbone, cache, engine, name):
+    network = backbone(name, "features", "pooled")
+    run, alone = engine(network), TorchEngine(network)
+    sizes = [(64, 96), (96, 64), (64, 96), (80, 80), (64, 96)]
+    pictures = [RNG.integers(0, 256, (*size, 3), dtype=np.uint8) for size in sizes]
+    found = dict(run.each(pictures))
+    assert sorted(found) == [0, 1, 2, 3, 4]
+    for place, outputs in found.items():
+        for output, expected in zip(outputs, alone(pictures[place][None]), strict=True):
+            assert output.dtype == torch.float32 and output.shape == expected.shape
+            assert (output - expected).abs().max() <= TOLERANCE * expected.abs().max()
+    assert list(run.each([])) == []
+
+
+def test_a_caller_may_stop_before_the_last_picture(backbone, cache):
+    engine = make_engine(backbone("resnet10t", "features"))
+    pictures = RNG.integers(0, 256, (6, 64, 80, 3), dtype=np.uint8)
+    started = engine.each(list(pictures))
+    place, (first,) = next(started)
+    before = first.clone()
+    started.close()
+    torch.testing.assert_close(engine(pictures[place : place + 1])[0], before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first, before, rtol=0, atol=0)
+
+
 def test_a_later_call_does_not_change_an_earlier_output(backbone, cache):
     engine = make_engine(backbone("resnet10t", "features"))
     pictures = RNG.integers(0, 256, (2, 1, 64, 80, 3), dtype=np.uint8)

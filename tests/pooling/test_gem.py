@@ -52,6 +52,24 @@ def test_p_is_learned(maps):
     assert module.p.grad is not None and module.p.grad != 0
 
 
+def test_a_p_for_each_channel(maps):
+    module = GeM(3.0, channels=3).double()
+    assert module.p.shape == (1, 3, 1, 1)
+    torch.testing.assert_close(module(maps), GeM(3.0).double()(maps))
+    with torch.no_grad():
+        module.p[:] = torch.tensor([0.7, 2.0, 5.5], dtype=torch.float64).reshape(1, 3, 1, 1)
+    expected = torch.stack([naive_gem(maps, p)[:, c] for c, p in enumerate((0.7, 2.0, 5.5))], dim=1)
+    torch.testing.assert_close(module(maps), expected)
+    module(maps.abs()).sum().backward()
+    assert (module.p.grad != 0).all()
+
+
+def test_gradients_of_a_p_for_each_channel(maps):
+    x = (maps.abs() + 0.1).requires_grad_()
+    p = torch.tensor([1.3, 2.7, 4.0], dtype=torch.float64).reshape(1, 3, 1, 1).requires_grad_()
+    assert torch.autograd.gradcheck(gem, (x, p))
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match="B×C×H×W"):
         gem(torch.zeros(2, 3))
@@ -59,3 +77,6 @@ def test_bad_input():
         gem(torch.zeros(1, 2, 0, 4))
     with pytest.raises(ValueError, match="p must be above 0"):
         gem(torch.ones(1, 1, 1, 1), p=0.0)
+    for bad in ({"p": 0.0}, {"channels": 0}):
+        with pytest.raises(ValueError, match="channels at least 1"):
+            GeM(**bad)

@@ -9,6 +9,7 @@ import pytest
 
 from resight.errors import CollectionError, ImageError, QueryError
 from resight.geometry.homography import corners, project
+from resight.images import digest
 from resight.search.collection import Collection
 
 OBJECTS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -119,6 +120,15 @@ def test_what_it_says_about_itself(collection, indexed, recipe):
     assert info.bytes_on_disk == on_disk and info.bytes_per_image == pytest.approx(on_disk / 12)
     assert info.codebook["fitted_on"] == "the collection itself, 12 images" and info.codebook["words"] >= 64
     assert collection.recipe == recipe and len(collection) == 12 and collection.fingerprint == info.fingerprint
+
+
+def test_digests_and_learned_parts(collection, photos):
+    digests = dict(collection.digests())
+    assert list(digests) == sorted(digests) and len(digests) == 12
+    assert digests[str(photos / "moon.png")] == digest((photos / "moon.png").read_bytes())
+    learned = collection.learned()
+    assert list(learned) == ["codebook"] and learned["codebook"].photos is None
+    assert learned["codebook"].fitted_on == "the collection itself, 12 images"
 
 
 def test_entries_are_listed_by_id_and_in_pages(collection, photos, monkeypatch):

@@ -53,6 +53,8 @@ def evaluate(
         )
     if page is not None:
         evaluation.write_page(report, page)
+    for warning in report.warnings:
+        output.note(warning)
     output.line(report.to_json() if json else report.table())
 
 

@@ -1,9 +1,8 @@
 """Learning what a recipe's stages need from photos."""
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,17 +13,19 @@ from numpy.typing import NDArray
 from resight.describe.describer import load_global, local_features
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import ImageError, RecipeError
+from resight.fitted import PhotoSketch
 from resight.images.image import Image
-from resight.images.read import read_image
+from resight.images.read import decode, digest, load
 from resight.images.sources import find_sources
-from resight.projection.whitening import PcaWhitening, RunningCovariance
+from resight.projection.moments import Moments, running_moments
+from resight.projection.pca import pca_whitening
+from resight.projection.projection import Projection
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import CodebookStage, Recipe, load_recipe
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
-    from resight.describe.global_descriptor import GlobalDescriber, Prepared
+    from resight.describe.global_descriptor import GlobalDescriber
 
-_BATCH = 16  # images prepared and described together: bounds memory
 _DESCRIPTORS = 1_048_576  # that a codebook is learned from: 16 for each of 65,536 words
 
 
@@ -40,9 +41,10 @@ def fit_recipe(
 ) -> Path:
     """Learn from photos what a recipe learns, and write a fitted recipe: a folder with recipe.toml and artefacts.
 
-    A network recipe learns its PCA-whitening (its codebook, if it has one, is learned from each
-    collection); a recipe without a network learns its codebook. At most `sample` photos,
-    drawn with `seed`, are read; unreadable ones are passed over. progress: called with phase, done, total.
+    A network recipe learns what its poolings and embeddings have not learned yet, and its PCA-whitening anew (its
+    codebook, if it has one, is learned from each collection); a recipe without a network learns its codebook. At most
+    `sample` photos, drawn with `seed`, are read; unreadable ones are passed over. progress: called with phase, done,
+    total.
     Returns `into`. Raises RecipeError if the photos are too few, the recipe learns nothing, or `into` is not empty.
     """
     base = load_recipe(recipe)
@@ -74,11 +76,19 @@ def _drawn(paths: Sequence[str | Path], sample: int, seed: int) -> list[str]:
 
 
 def _read(
-    photos: Sequence[str], max_side: int, phase: str, progress: Callable[[str, int, int | None], None]
+    photos: Sequence[str],
+    max_side: int,
+    digests: list[str],
+    phase: str,
+    progress: Callable[[str, int, int | None], None],
 ) -> Iterator[Image]:
+    """The readable photos. digests: gets the digest of the content of each."""
     for done, origin in enumerate(photos, 1):
         try:
-            yield read_image(origin, max_side=max_side)
+            data = load(origin)
+            image = decode(data, origin, max_side=max_side)
+            digests.append(digest(data))
+            yield image
         except ImageError:
             continue
         finally:
@@ -95,30 +105,54 @@ def _fit_global(
     progress: Callable[[str, int, int | None], None],
 ) -> GlobalStage:
     given = {"weights": str(weights.absolute()), "weights_sha256": ""} if weights else {}
-    others = tuple({key: value for key, value in other.items() if key != "whitening"} for other in stage.also)
-    unfitted = stage.model_copy(update={"whitening": "", "also": others, **given})
+    also = tuple({key: value for key, value in other.items() if key != "whitening"} for other in stage.also)
+    unfitted = stage.model_copy(update={"whitening": "", "also": also, **given})
     describer = load_global(unfitted, recipe.name)
-    files = [""] * len(unfitted.branches)
-    if stage.whiten != "none":
-        images = _read(photos, recipe.image.max_side, "learning the whitening", progress)
-        for place, whitening in enumerate(fit_whitenings(describer, images, fitted_on)):
-            files[place] = "whitening.safetensors" if place == 0 else f"whitening-{place + 1}.safetensors"
-            whitening.save(into / files[place])
+    if describer.unlearned:
+        from resight.describe.learn import learn_heads, save_learned
+
+        images = _read(photos, recipe.image.max_side, [], "learning from features", progress)
+        learned = learn_heads(describer, images, len(photos), fitted_on)
+        files = {place: save_learned(value, into, place) for place, value in learned.items()}
+        placed = {place: {key: str(into / name) for key, name in each.items()} for place, each in files.items()}
+        unfitted = _with_branches(unfitted, placed)
+        describer = load_global(unfitted, recipe.name)
+    fitted: dict[int, dict[str, str]] = {}
     copied: dict[str, str] = {}
-    fitted: list[dict[str, str]] = []
-    for branch, sha256, file in zip(unfitted.branches, describer.weights_sha256, files, strict=True):
+    for place, (branch, sha256) in enumerate(zip(unfitted.branches, describer.weights_sha256, strict=True)):
         if branch.weights and branch.weights not in copied:
-            copied[branch.weights] = _copy_weights(Path(branch.weights), into)
-        own = copied.get(branch.weights, "")
-        fitted.append({"weights": own, "weights_sha256": sha256, "whitening": file})
-    also = tuple({**other, **facts} for other, facts in zip(others, fitted[1:], strict=True))
-    return unfitted.model_copy(update={**fitted[0], "also": also})
+            copied[branch.weights] = _copy_weights(Path(branch.weights), into, len(copied))
+        fitted[place] = {"weights": copied.get(branch.weights, ""), "weights_sha256": sha256}
+        for key, file in (("learned", branch.learned), ("reduction", branch.reduction)):
+            if file:
+                fitted[place][key] = _copy_learned(Path(file), into, place)
+    if stage.whiten != "none":
+        digests: list[str] = []
+        images = _read(photos, recipe.image.max_side, digests, "learning the whitening", progress)
+        for place, whitening in enumerate(fit_whitenings(describer, images, fitted_on)):
+            fitted[place]["whitening"] = "whitening.safetensors" if place == 0 else f"whitening-{place + 1}.safetensors"
+            replace(whitening, photos=PhotoSketch.of(digests)).save(into / fitted[place]["whitening"])
+    return _with_branches(unfitted, fitted)
 
 
-def _copy_weights(weights: Path, into: Path) -> str:
+def _with_branches(stage: GlobalStage, changes: Mapping[int, Mapping[str, str]]) -> GlobalStage:
+    """The stage with keys of its branches changed, by the branch's place."""
+    also = tuple({**other, **changes.get(place, {})} for place, other in enumerate(stage.also, 1))
+    return stage.model_copy(update={**changes.get(0, {}), "also": also})
+
+
+def _copy_learned(file: Path, into: Path, place: int) -> str:
+    """Copy what a branch has learned before, unless it was learned just now; its name in ``into``."""
+    if file.parent == into:
+        return file.name
+    name = file.name if place == 0 else f"{file.stem}-{place + 1}{file.suffix}"
+    shutil.copyfile(file, into / name)
+    return name
+
+
+def _copy_weights(weights: Path, into: Path, taken: int) -> str:
     """Copy weights and what they come with, since a fitted recipe is to work wherever it is moved; the file's place."""
     # The first lie beside the recipe; further ones, whose names could be the same, in folders of their own.
-    taken = sum(1 for path in into.iterdir() if path.suffix in (weights.suffix, "") and "whitening" not in path.name)
     folder = Path() if taken == 0 else Path(f"network-{taken + 1}")
     (into / folder).mkdir(exist_ok=True)
     shutil.copyfile(weights, into / folder / weights.name)
@@ -141,43 +175,38 @@ def _fit_codebook(
     rng = np.random.default_rng(stage.seed)
     share = max(1, _DESCRIPTORS // len(photos))
     parts: list[NDArray[np.uint8]] = []
-    for image in _read(photos, recipe.image.max_side, "learning the codebook", progress):
+    digests: list[str] = []
+    for image in _read(photos, recipe.image.max_side, digests, "learning the codebook", progress):
         descriptors = np.asarray(local_features(image, recipe.local).descriptors, np.uint8)
         parts.append(descriptors[np.sort(rng.permutation(len(descriptors))[:share])])
     sample = np.concatenate(parts) if parts else np.empty((0, 1), np.uint8)
     words = stage.words or choose_words(len(sample))
     if len(sample) < words:
         raise RecipeError(f"{len(sample):,} features cannot make {words:,} visual words: give more photos")
-    Codebook.fit(sample, words, seed=stage.seed, fitted_on=fitted_on).save(into / "codebook.safetensors")
+    codebook = Codebook.fit(sample, words, seed=stage.seed, fitted_on=fitted_on)
+    replace(codebook, photos=PhotoSketch.of(digests)).save(into / "codebook.safetensors")
     return stage.model_copy(update={"path": "codebook.safetensors"})
 
 
-def fit_whitenings(describer: "GlobalDescriber", images: Iterable[Image], fitted_on: str) -> list[PcaWhitening]:
+def fit_whitenings(describer: "GlobalDescriber", images: Iterable[Image], fitted_on: str) -> list[Projection]:
     """The PCA-whitenings that ``describer`` needs, learned from images, each read once.
 
     fitted_on: which photos these are, in words for reports; not those that will be searched.
     Raises RecipeError unless there are more images, or regions of them, than dimensions.
     """
     lengths, descriptors = describer.stage.lengths, describer.raw_fingerprints
-    moments = [RunningCovariance() for _ in lengths]
-    for batch in _batches(describer, images):
-        for moment, x in zip(moments, describer.samples(batch), strict=True):
+    moments: list[Moments] = []
+    from resight.describe.learn import prepared_batches
+
+    for batch in prepared_batches(describer, images):
+        samples = describer.samples(batch)
+        if not moments:
+            moments = [running_moments(x.shape[1], length) for x, length in zip(samples, lengths, strict=True)]
+        for moment, x in zip(moments, samples, strict=True):
             moment.update(x)
+    if not moments:
+        raise RecipeError("none of the photos to learn the whitening from can be read")
     return [
-        PcaWhitening.of(moment, length, fitted_on=fitted_on, descriptor=descriptor)
+        pca_whitening(moment, length, fitted_on=fitted_on, descriptor=descriptor)
         for moment, length, descriptor in zip(moments, lengths, descriptors, strict=True)
     ]
-
-
-def _batches(describer: "GlobalDescriber", images: Iterable[Image]) -> Iterator[list["Prepared"]]:
-    """Prepared images, the next batch in a thread while the network computes the last one."""
-    source = iter(images)
-
-    def take() -> list["Prepared"]:
-        return [describer.prepare(image.pixels) for image in islice(source, _BATCH)]
-
-    with ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(take)
-        while batch := coming.result():
-            coming = reader.submit(take)
-            yield batch

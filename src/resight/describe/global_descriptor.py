@@ -7,22 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resight.describe.views import Feeding, Views, regions_of
+from resight.describe.head import Head, Scales, make_head
+from resight.describe.views import Feeding, Views
 from resight.errors import RecipeError
-from resight.features.fusion import concatenate
-from resight.features.multiscale import combine_scales, l2_normalise
-from resight.geometry.regions import round_outwards
-from resight.networks.backbone import load_backbone
+from resight.features.fusion import append_orthogonal, concatenate, count_pairs
+from resight.features.multiscale import l2_normalise
+from resight.networks.backbone import load_backbone, load_classifier
 from resight.networks.engine import Engine, make_engine
 from resight.networks.layers import Layer
 from resight.networks.weights import file_sha256
-from resight.pooling.pool import pool
-from resight.projection.whitening import PcaWhitening
-from resight.recipes.network_stages import Branch, GlobalStage, Keypoints, Whole
+from resight.projection.projection import Projection
+from resight.recipes.network_stages import Branch, GlobalStage, Proposals
 
 _BATCH_PIXELS = 1 << 20  # of pictures sent through a network at a time: bounds memory
 
@@ -59,6 +57,7 @@ class GlobalDescriber:
         for place, branch in enumerate(stage.branches):
             shared.setdefault(branch.feeding, []).append(place)
         self._networks = [self._load(places, folder, engine) for places in shared.values()]
+        self._heads = self._make_heads(folder)
         self.whitenings = self._load_whitenings(folder)
 
     def _load(self, places: list[int], folder: Path, engine: str | None) -> _Network:
@@ -73,8 +72,20 @@ class GlobalDescriber:
             _check_sha256(first, backbone.weights_sha256, f"the downloaded weights of {first.network}")
         reads = tuple((place, names.index(branch.layer)) for place, branch in zip(places, branches, strict=True))
         identity = backbone.name, backbone.weights_sha256, backbone.batchnorm_eps
-        feeding = Feeding(first, backbone.multiple, backbone.least)
+        schemes = [branch.scheme for branch in branches]
+        proposals = tuple(dict.fromkeys(s for s in schemes if isinstance(s, Proposals) and s.on == "map"))
+        feeding = Feeding(first, backbone.multiple, backbone.least, proposals)
         return _Network(feeding, make_engine(backbone, engine), backbone.layers, reads, identity)
+
+    def _make_heads(self, folder: Path) -> tuple[Head, ...]:
+        layers = {place: network.layers[output] for network in self._networks for place, output in network.branches}
+        heads = []
+        for place, branch in enumerate(self.stage.branches):
+            classifier = None
+            if branch.pooling.kind == "cam-crow":
+                classifier = load_classifier(branch.network, folder / branch.weights if branch.weights else None)
+            heads.append(make_head(branch, layers[place], folder, classifier, branch.network))
+        return tuple(heads)
 
     @property
     def engine(self) -> str:
@@ -93,17 +104,31 @@ class GlobalDescriber:
         return tuple(feeding.views(pixels) for feeding in self.feedings)
 
     @property
-    def raw_fingerprints(self) -> tuple[str, ...]:
-        """For each whitening, sha256 of all that decides what it is learned from: weights and parameters."""
-        by_branch = {
-            place: [*network.identity, self.stage.branches[place].dump_parameters()]
+    def unlearned(self) -> tuple[int, ...]:
+        """Places of the branches whose pooling or embedding has yet to learn from photos."""
+        return tuple(place for place, head in enumerate(self._heads) if not head.ready)
+
+    @property
+    def branch_fingerprints(self) -> tuple[str, ...]:
+        """For each branch, sha256 of all that decides its features: weights and parameters, and what was learned."""
+        return tuple(hashlib.sha256(json.dumps(facts).encode()).hexdigest() for facts in self._facts)
+
+    @property
+    def _facts(self) -> list[list[str | float | None]]:
+        by_branch: dict[int, list[str | float | None]] = {
+            place: [*network.identity, self.stage.branches[place].dump_parameters(), self._heads[place].learned]
             for network in self._networks
             for place, _ in network.branches
         }
-        facts = [by_branch[place] for place in range(len(by_branch))]
+        return [by_branch[place] for place in range(len(by_branch))]
+
+    @property
+    def raw_fingerprints(self) -> tuple[str, ...]:
+        """For each whitening, sha256 of all that decides what it is learned from: weights and parameters."""
+        facts = self._facts
         units = [[fact] for fact in facts] if self.stage.late else [facts]
-        whiten = self.stage.whiten == "regions"
-        return tuple(hashlib.sha256(json.dumps([whiten, *unit]).encode()).hexdigest() for unit in units)
+        how = [self.stage.whiten == "regions", "" if self.stage.late else self.stage.fusion]
+        return tuple(hashlib.sha256(json.dumps([*how, *unit]).encode()).hexdigest() for unit in units)
 
     @property
     def fingerprint(self) -> str:
@@ -125,16 +150,15 @@ class GlobalDescriber:
     def describe_views(self, images: Sequence[Prepared]) -> NDArray[np.float32]:
         """N×D float32 of N prepared images: an ℓ2-normalised vector each, or one for each branch of a late fusion."""
         stage = self.stage
+        if self.unlearned:
+            raise self._unfitted("not learned yet what its pooling or embedding needs")
         if stage.whiten == "none":
             vectors = self._vectors(images)
             self._check_lengths(vectors)
         elif not self.whitenings:
-            raise RecipeError(
-                f"recipe {self._recipe} has no whitening yet: run `resight fit {self._recipe} PHOTOS "
-                "--weights FILE --into FOLDER` and use --recipe FOLDER"
-            )
+            raise self._unfitted("no whitening yet")
         elif stage.whiten == "regions":
-            features = self._features(images)
+            features = self.features(images)
             vectors = [
                 np.stack([_summed(w, image) for image in branch])
                 for w, branch in zip(self.whitenings, features, strict=True)
@@ -144,6 +168,12 @@ class GlobalDescriber:
             vectors = [w.transform(x).astype(np.float64) for w, x in pairs]
         return np.concatenate(vectors, axis=1).astype(np.float32)
 
+    def _unfitted(self, lack: str) -> RecipeError:
+        return RecipeError(
+            f"recipe {self._recipe} has {lack}: run `resight fit {self._recipe} PHOTOS "
+            "--weights FILE --into FOLDER` and use --recipe FOLDER"
+        )
+
     def raw(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(C,) float64: the descriptor before whitening; in late fusion the branches' one after the other."""
         vector: NDArray[np.float64] = np.concatenate(self._vectors([self.prepare(pixels)]), axis=1)[0]
@@ -152,34 +182,40 @@ class GlobalDescriber:
     def samples(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
         """For each whitening, n×C float64: what it is learned from."""
         if self.stage.whiten == "regions":
-            return [np.concatenate([_rows(image) for image in branch]) for branch in self._features(images)]
+            return [np.concatenate([_rows(image) for image in branch]) for branch in self.features(images)]
         return self._vectors(images)
 
     def _vectors(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
         """For each whitening, N×C float64, ℓ2-normalised."""
-        branches, features = self.stage.branches, self._features(images)
-        vectors = [
-            np.stack([_pooled(branch, image) for image in of]) for branch, of in zip(branches, features, strict=True)
-        ]
+        features = self.features(images)
+        if self.stage.fusion == "deep-index":
+            rows, columns = (
+                [head.memberships(image) for image in of] for head, of in zip(self._heads, features, strict=True)
+            )
+            return [np.stack([count_pairs(a, b) for a, b in zip(rows, columns, strict=True)])]
+        vectors = [head.vectors(of) for head, of in zip(self._heads, features, strict=True)]
         if self.stage.late:
             return vectors
-        return [concatenate(vectors, [branch.weight for branch in branches])]
+        weights = [branch.weight for branch in self.stage.branches]
+        if self.stage.fusion == "orthogonal":
+            return [append_orthogonal(vectors[0], vectors[1], weights[1])]
+        return [concatenate(vectors, weights)]
 
-    def _features(self, images: Sequence[Prepared]) -> list[list[tuple[NDArray[np.float64], ...]]]:
-        """For each branch and image, the vectors of its regions, R×C for each scale."""
-        found: list[list[tuple[NDArray[np.float64], ...]]] = [[] for _ in self.stage.branches]
+    def features(self, images: Sequence[Prepared]) -> list[list[Scales]]:
+        """For each branch and image, its regions' vectors or a map's positions: R×C for each scale."""
+        found: list[list[Scales]] = [[] for _ in self.stage.branches]
         for number, network in enumerate(self._networks):
             views = [image[number] for image in images]
             pictures = [picture for view in views for picture in view.pictures]
-            boxes = [view.boxes for view in views for _ in view.pictures]
-            pooled: list[list[NDArray[np.float64]]] = [[np.empty((0, 0))] * len(pictures) for _ in network.branches]
+            schemes: tuple[object, ...] = network.feeding.proposals
+            boxes = [dict(zip(schemes, view.boxes, strict=True)) for view in views for _ in view.pictures]
+            pooled: list[list[NDArray[np.floating]]] = [[np.empty((0, 0))] * len(pictures) for _ in network.branches]
             for places, outputs in _batches(network.engine, pictures):
                 for rows, (place, output) in zip(pooled, network.branches, strict=True):
-                    branch, layer = self.stage.branches[place], network.layers[output]
+                    head = self._heads[place]
                     for row, picture in enumerate(places):
-                        rows[picture] = _regions(
-                            branch, layer, outputs[output][row : row + 1], pictures[picture], boxes[picture]
-                        )
+                        proposed = boxes[picture].get(head.branch.scheme)
+                        rows[picture] = head.features(outputs[output][row : row + 1], pictures[picture], proposed)
             for rows, (place, _) in zip(pooled, network.branches, strict=True):
                 start = 0
                 for view in views:
@@ -196,14 +232,14 @@ class GlobalDescriber:
                     f"say dimensions = {x.shape[1]}, not {length}"
                 )
 
-    def _load_whitenings(self, folder: Path) -> tuple[PcaWhitening, ...]:
+    def _load_whitenings(self, folder: Path) -> tuple[Projection, ...]:
         units = self.stage.branches if self.stage.late else (self.stage,)
         if not all(unit.whitening for unit in units):
             return ()
         found = []
         for unit, made_for, length in zip(units, self.raw_fingerprints, self.stage.lengths, strict=True):
             path = folder / unit.whitening
-            whitening = PcaWhitening.load(path)
+            whitening = Projection.load(path)
             if whitening.descriptor != made_for:
                 raise RecipeError(
                     f"{path}: was fitted for another network, other weights or other parameters than the "
@@ -230,45 +266,11 @@ def _batches(engine: Engine, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[
             yield part, engine(np.stack([pictures[place] for place in part]))
 
 
-def _regions(
-    branch: Branch, layer: Layer, output: Tensor, picture: NDArray[np.uint8], boxes: NDArray[np.float32] | None
-) -> NDArray[np.float64]:
-    """R×C vectors of a picture's regions from a layer's output, 1×C×h×w or 1×C."""
-    if layer.kind == "vector":
-        return output.double().numpy()
-    scheme = branch.scheme
-    if isinstance(scheme, Whole | Keypoints) or scheme.on == "pixels":
-        return pool(output, branch.pooling, branch.p).double().numpy()
-    height, width = output.shape[2:]
-    regions = regions_of(scheme, (width, height), (picture.shape[1], picture.shape[0]), boxes)
-    cells = round_outwards(regions, width, height).tolist()
-    parts = [pool(output[:, :, y1:y2, x1:x2], branch.pooling, branch.p) for x1, y1, x2, y2 in cells]
-    return torch.cat(parts).double().numpy()
-
-
-def _pooled(branch: Branch, scales: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
-    """One vector of an image's R×C regions at each scale."""
-    return combine_scales(np.stack([_aggregate(branch, x) for x in scales]), branch.scale_pooling, branch.p)
-
-
-def _aggregate(branch: Branch, regions: NDArray[np.float64]) -> NDArray[np.float64]:
-    if isinstance(branch.scheme, Whole):
-        return np.asarray(regions[0])
-    vectors = l2_normalise(regions)
-    match branch.scheme.aggregate:
-        case "sum":
-            return np.asarray(vectors.sum(axis=0))
-        case "max":
-            return np.asarray(vectors.max(axis=0))
-        case "concatenate":
-            return vectors.ravel()
-
-
-def _rows(scales: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+def _rows(scales: Scales) -> NDArray[np.float64]:
     return l2_normalise(np.concatenate(scales))
 
 
-def _summed(whitening: PcaWhitening, scales: tuple[NDArray[np.float64], ...]) -> NDArray[np.float64]:
+def _summed(whitening: Projection, scales: Scales) -> NDArray[np.float64]:
     """R-MAC's aggregation: regions whitened, ℓ2-normalised, summed, ℓ2-normalised (Tolias et al. 2016, §3.2)."""
     return l2_normalise(np.asarray(whitening.transform(_rows(scales)).sum(axis=0)))
 

@@ -16,7 +16,7 @@ from resight.describe.describer import load_global
 from resight.errors import RecipeError
 from resight.networks.layouts import Layout, Projection, Published, check, convert_plain, recognise
 from resight.networks.weights import file_sha256, read_checkpoint
-from resight.projection.whitening import PcaWhitening
+from resight.projection.projection import Projection as FittedProjection
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe
 
@@ -88,8 +88,7 @@ def _write_recipe(
         "layer": published.layer,
         "max_side": _MAX_SIDE,
         "scales": gem.scales,
-        "pooling": "gem",
-        "p": gem.p,
+        "pooling": {"kind": "gem", "p": gem.p},
         "scale_pooling": gem.scale_pooling,
         "weights": "model.safetensors",
         "weights_sha256": sha256,
@@ -132,9 +131,10 @@ def _write_whitening(folder: Path, projection: Projection, channels: int, descri
         raise RecipeError(
             f"{checkpoint}: its whitening takes {projection.matrix.shape[1]} entries, its network gives {channels}"
         )
-    PcaWhitening(
+    FittedProjection(
         mean=projection.mean.astype(np.float32),
-        projection=projection.matrix.astype(np.float32),
+        matrix=projection.matrix.astype(np.float32),
+        kind="pca-whitening",
         n=0,  # not published
         fitted_on=projection.fitted_on,
         descriptor=descriptor,

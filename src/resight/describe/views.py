@@ -25,46 +25,49 @@ class Views:
     """Pictures of one image for one network.
 
     pictures: H×W×3 uint8 each; one a scale, or one a region. each: whether every picture is a region of its own.
-    boxes: R×4 float32, proposals to be pooled on the map of each picture, as fractions of its sides; None without.
+    boxes: R×4 float32 for each of the feeding's proposal schemes, to be pooled on the map of each picture; fractions
+        of its sides.
     """
 
     pictures: tuple[NDArray[np.uint8], ...]
     each: bool
-    boxes: NDArray[np.float32] | None = None
+    boxes: tuple[NDArray[np.float32], ...] = ()
 
 
 @dataclass(frozen=True)
 class Feeding:
     """How images are fed to a network.
 
+    branch: any of those that are fed so. proposals: the schemes of all of them that pool proposals on a map.
     multiple, least: sides are multiples of `multiple` and at least `least` pixels; only that bends their aspect.
     """
 
     branch: Branch
     multiple: int
     least: int
+    proposals: tuple[Proposals, ...] = ()
 
     def views(self, pixels: NDArray[np.uint8]) -> Views:
         """The views of an H×W×3 image."""
         branch, scheme = self.branch, self.branch.scheme
         pictures = tuple(self._scaled(pixels, scale) for scale in branch.scales)
-        if isinstance(scheme, Whole):
-            return Views(pictures, each=False)
         first = pictures[0]
         height, width = first.shape[:2]
+        if isinstance(scheme, Whole) or not branch.crops:
+            sides = np.array([width, height, width, height], np.float32)
+            boxes = tuple((_propose(first, each) / sides).astype(np.float32) for each in self.proposals)
+            return Views(pictures, each=False, boxes=boxes)
         if isinstance(scheme, Keypoints):
             patches = self._patches(first, scheme)
             # An image without a keypoint is one patch, so that it can still be found.
             return Views(tuple(patches) or (_resized(first, (self._side(scheme.side),) * 2),), each=True)
-        boxes = _propose(first, scheme) if isinstance(scheme, Proposals) else None
-        if scheme.on == "map":
-            sides = np.array([width, height, width, height], np.float32)
-            return Views(pictures, each=False, boxes=None if boxes is None else (boxes / sides).astype(np.float32))
-        if boxes is None:
-            boxes = regions_of(scheme, (width, height), (width, height))
         from resight.regions.patches import cut
 
-        return Views(tuple(cut(first, boxes, self._side(scheme.side))), each=True)
+        if isinstance(scheme, Proposals):
+            regions = _propose(first, scheme)
+        else:
+            regions = regions_of(scheme, (width, height), (width, height))
+        return Views(tuple(cut(first, regions, self._side(scheme.side))), each=True)
 
     def _scaled(self, pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
         height, width = pixels.shape[:2]
@@ -115,8 +118,10 @@ def _resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     return np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BILINEAR))
 
 
-def _propose(picture: NDArray[np.uint8], scheme: Proposals) -> Boxes:
+def _propose(whole: NDArray[np.uint8], scheme: Proposals) -> Boxes:
     """The scheme's proposals on a picture, best first, after the whole of it."""
+    factor = min(1.0, scheme.seen / max(whole.shape[:2]))
+    picture = _resized(whole, (max(1, round(whole.shape[1] * factor)), max(1, round(whole.shape[0] * factor))))
     height, width = picture.shape[:2]
     many = 10 * scheme.top  # so that enough are left after suppression
     from resight.regions import proposals
@@ -133,7 +138,8 @@ def _propose(picture: NDArray[np.uint8], scheme: Proposals) -> Boxes:
     else:
         boxes, scores = _rpn(model)(picture, many)
     kept = boxes[nms(boxes, scores, scheme.overlap, scheme.top)]
-    return np.concatenate([np.array([[0, 0, width, height]], np.float32), kept])
+    scale = np.array([whole.shape[1] / width, whole.shape[0] / height] * 2, np.float32)
+    return np.concatenate([np.array([[0, 0, width, height]], np.float32), kept]) * scale
 
 
 @lru_cache(maxsize=1)

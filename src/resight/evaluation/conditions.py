@@ -16,6 +16,8 @@ class Protocol:
         was used.
     average_precision: kind (see `metrics`), cut-off included.
     fitted_on: learned part of the recipe or collection → what it was fitted on.
+    fitted_share: learned part → share, 0 … 1, of the database without distractors among the photos it was fitted on,
+        where these are known.
     versions: of resight, Python and the libraries that decide figures.
     """
 
@@ -36,6 +38,7 @@ class Protocol:
     recipe: str
     fingerprint: str
     fitted_on: Mapping[str, str]
+    fitted_share: Mapping[str, float]
     versions: Mapping[str, str]
 
 

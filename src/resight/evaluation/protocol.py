@@ -17,6 +17,7 @@ from resight.evaluation.load import load_labelled
 from resight.evaluation.measure import costs, versions
 from resight.evaluation.metrics import AVERAGE_PRECISIONS, TRUNCATE_AT
 from resight.evaluation.report import Report, Row
+from resight.fitted import Fitted
 from resight.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def _ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[
 
 
 def _protocol(labelled: LabelledSet, index: "Collection", ap: str, stored: int) -> Protocol:
+    learned = index.learned()
     return Protocol(
         name=labelled.name,
         revision=labelled.revision,
@@ -169,7 +171,8 @@ def _protocol(labelled: LabelledSet, index: "Collection", ap: str, stored: int) 
         junk="removed from the ranking before anything is counted",
         recipe=index.recipe.name,
         fingerprint=index.fingerprint,
-        fitted_on=_fitted_on(index),
+        fitted_on=_fitted_on(learned, index.recipe),
+        fitted_share=_fitted_share(learned, labelled, index),
         versions=versions(),
     )
 
@@ -182,11 +185,17 @@ def _subsets(labelled: LabelledSet, outcomes: list[Outcome], ap: str) -> dict[st
     return {name: figures(parts[name], ap, in_fours=labelled.in_fours) for name in sorted(parts)}
 
 
-def _fitted_on(index: "Collection") -> dict[str, str]:
+def _fitted_on(learned: Mapping[str, Fitted], recipe: Recipe) -> dict[str, str]:
     """What every learned part was fitted on: fitting on the tested database is leakage and must be seen."""
-    fitted = {}
-    if (codebook := index.info().codebook) is not None:
-        fitted["codebook"] = str(codebook["fitted_on"])
-    if index.recipe.calibration is not None:
-        fitted["calibration"] = index.recipe.calibration.fitted_on
+    fitted = {part: artefact.fitted_on for part, artefact in learned.items()}
+    if recipe.calibration is not None:
+        fitted["calibration"] = recipe.calibration.fitted_on
     return fitted
+
+
+def _fitted_share(learned: Mapping[str, Fitted], labelled: LabelledSet, index: "Collection") -> dict[str, float]:
+    own = {str(labelled.locate(path)) for path in labelled.database[: len(labelled.database) - labelled.distractors]}
+    digests = [digest for origin, digest in index.digests() if origin in own]
+    sketches = {part: artefact.photos for part, artefact in learned.items()}
+    shares = {part: photos.share_in(digests) for part, photos in sketches.items() if photos is not None}
+    return {part: share for part, share in shares.items() if share is not None}

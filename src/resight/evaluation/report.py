@@ -12,6 +12,8 @@ from resight.evaluation.table import acceptance_table, align, cost_lines, protoc
 
 Verdict = Literal["positive", "wrong", "junk"]
 
+_LEAK = 0.01  # share of the photos from which on the figures are distrusted
+
 
 @dataclass(frozen=True)
 class Result:
@@ -81,6 +83,15 @@ class Report:
             align(cost_lines(self.costs), numbers=False),
         )
         return "\n\n".join(blocks) + "\n"
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Why the figures are not to be trusted, a sentence each."""
+        return tuple(
+            f"the recipe's {part} was fitted on {100 * share:.0f} % of these photos: its figures are too good"
+            for part, share in self.protocol.fitted_share.items()
+            if share >= _LEAK
+        )
 
     @property
     def lines(self) -> tuple[tuple[str, Figures], ...]:

@@ -70,7 +70,7 @@ def protocol_lines(protocol: Protocol, not_indexed: int) -> Table:
         ("junk", p.junk),
         ("ties", p.ties),
         ("recipe", f"{p.recipe} ({p.fingerprint[:12]})"),
-        *((f"{part} fitted on", text) for part, text in p.fitted_on.items()),
+        *((f"{part} fitted on", text + _among(p.fitted_share.get(part))) for part, text in p.fitted_on.items()),
         ("versions", ", ".join(f"{name} {version}" for name, version in p.versions.items())),
     ]
     return tuple((name, value) for name, value in pairs if value)
@@ -131,6 +131,10 @@ def _number(value: float | None, form: str) -> str:
 
 def _spread(spread: Spread) -> str:
     return f"{spread.p50:.0f} / {spread.p95:.0f}"
+
+
+def _among(share: float | None) -> str:
+    return "" if share is None else f"; {100 * share:.0f} % of this database were among them"
 
 
 def _query_images(queries: int, boxed: int, stored: int) -> str:

@@ -76,9 +76,9 @@ def learn_weights(
     stage: GlobalStage,
 ) -> Tuning:
     """As ``tune_fusion``, from image ids, (N,), and the branches' cosines, N×B, for each query."""
-    if stage.fusion == "concatenate":
+    method = stage.late
+    if method is None:
         raise ValueError("joined vectors have no weights that can be learned afterwards")
-    method = stage.fusion
 
     def quality(weights: Sequence[float]) -> float:
         outcomes = []

@@ -23,6 +23,29 @@ def concatenate(vectors: Sequence[ArrayLike], weights: Sequence[float]) -> NDArr
     return l2_normalise(np.concatenate(parts, axis=-1))
 
 
+def append_orthogonal(first: ArrayLike, second: ArrayLike, weight: float = 1.0) -> NDArray[np.float64]:
+    """N×C of two branches to N×2C: the first, and what of the second is orthogonal to it; ℓ2-normalised.
+
+    DOLG's fusion (Yang et al., ICCV 2021, Eq. 5-6) without what it learns: its average over positions of the local
+    features' orthogonal parts is the orthogonal part of their average. weight: of the second, as in ``concatenate``.
+    Raises ValueError unless both have the same length.
+    """
+    a, b = l2_normalise(first), l2_normalise(second)
+    if a.shape != b.shape:
+        raise ValueError(f"vectors must be of one shape, not {a.shape} and {b.shape}")
+    rest = b - (a * b).sum(axis=-1, keepdims=True) * a
+    return l2_normalise(np.concatenate([a, np.sqrt(weight) * rest], axis=-1))
+
+
+def count_pairs(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How often each pair of two layers' visual words meets in a region: R×V and R×W to (V·W,), rooted, ℓ2-normalised.
+
+    DeepIndex (Liu et al., ICMR 2015): an inverted index with one layer's words as rows and another's as columns. Each
+    argument says how far each of R regions belongs to each word.
+    """
+    return l2_normalise(np.sqrt((rows.T @ columns).ravel()))
+
+
 def fuse(
     similarities: ArrayLike, weights: Sequence[float], method: Literal["scores", "ranks", "exponential"]
 ) -> NDArray[np.float64]:

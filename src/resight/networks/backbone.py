@@ -122,6 +122,31 @@ def load_backbone(
     return Backbone(network.to(device), sketch, taps, sha256, eps)
 
 
+def load_classifier(name: str, weights: str | Path | None) -> tuple[Tensor, Tensor]:
+    """The linear classifier of a network's weights: N×C weights and (N,) biases, float32.
+
+    weights: as in ``load_backbone``. Raises RecipeError where the weights have none that is linear.
+    """
+    config: Any = create_network(name.partition(".")[0]).pretrained_cfg
+    layer = config.get("classifier")
+    state = _download_state(name) if weights is None else load_state(weights)
+    if not isinstance(layer, str) or f"{layer}.weight" not in state:
+        raise RecipeError(
+            f"{weights or name}: holds no classifier of {name}, which class activation maps need: give weights of "
+            "the whole network, or choose another pooling"
+        )
+    matrix = state[f"{layer}.weight"].float().flatten(1)
+    bias = state.get(f"{layer}.bias")
+    return matrix, torch.zeros(len(matrix)) if bias is None else bias.float()
+
+
+def _download_state(name: str) -> dict[str, Tensor]:
+    if name in classics():
+        config: Any = create_network(name).pretrained_cfg
+        return torch.hub.load_state_dict_from_url(config["url"], progress=False, check_hash=True, weights_only=True)
+    return dict(import_timm().create_model(name, pretrained=True).state_dict())
+
+
 def _load(network: nn.Module, state: dict[str, Tensor], origin: str | Path, taps: Sequence[Tap]) -> None:
     """As ``load_into``; classifiers are left aside.
 

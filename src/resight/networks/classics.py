@@ -62,6 +62,7 @@ class GoogLeNet(torchvision.models.GoogLeNet):  # type: ignore[misc]
         "mean": (0.5, 0.5, 0.5),
         "std": (0.5, 0.5, 0.5),
         "url": torchvision.models.GoogLeNet_Weights.IMAGENET1K_V1.url,
+        "classifier": "fc",
     }
 
     def __init__(self) -> None:
@@ -92,7 +93,7 @@ def resnet50_v1() -> nn.Module:
         block: Any = network.get_submodule(f"{stage}.0")
         block.conv1.stride, block.conv2.stride = (2, 2), (1, 1)
     mean = (123.68 / 255, 116.779 / 255, 103.939 / 255)
-    network.pretrained_cfg = {"mean": mean, "std": (1 / 255,) * 3}  # type: ignore[assignment]
+    network.pretrained_cfg = {"mean": mean, "std": (1 / 255,) * 3, "classifier": "fc"}  # type: ignore[assignment]
     return network
 
 

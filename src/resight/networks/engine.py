@@ -9,8 +9,10 @@ import platform
 import sys
 import tempfile
 import warnings
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -22,6 +24,7 @@ from resight.errors import RecipeError
 from resight.networks.backbone import Backbone
 
 EngineName = Literal["auto", "torch", "openvino"]
+_BATCH_PIXELS = 1 << 20  # of pictures that PyTorch computes at a time: bounds memory
 TOLERANCE = 1e-3
 """Of an engine's outputs against PyTorch's on the same device in float32, relative to the largest output."""
 
@@ -30,12 +33,17 @@ class Engine(Protocol):
     """A network ready to run.
 
     name: with its version, for reports.
+    identity: of what it computes where that is not the backbone's own function, as by quantised weights; else "".
     """
 
     name: str
+    identity: str
 
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         """The outputs of the backbone's layers, float32 on the CPU, for B×H×W×3 RGB pictures."""
+
+    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Place and outputs, 1×…, of each H×W×3 RGB picture, whatever their sizes, in the order they are ready."""
 
 
 class FromBytes(nn.Module):
@@ -74,6 +82,8 @@ def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
 class TorchEngine:
     """PyTorch: float32 on a CPU, bfloat16 on a CUDA device."""
 
+    identity = ""
+
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
         self.name = f"torch {torch.__version__}"
@@ -86,48 +96,56 @@ class TorchEngine:
             outputs = self._backbone(images)
         return tuple(output.float().cpu() for output in outputs)
 
+    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        for (height, width), places in _by_size(pictures).items():
+            many = max(1, _BATCH_PIXELS // (height * width))
+            for start in range(0, len(places), many):
+                part = places[start : start + many]
+                outputs = self(np.stack([pictures[place] for place in part]))
+                for row, place in enumerate(part):
+                    yield place, tuple(output[row : row + 1] for output in outputs)
+
 
 class OpenVinoEngine:
     """OpenVINO in float32. A network is converted once and kept in the cache folder.
 
     The conversion is checked against PyTorch at two sizes. Where the traced network is right only at the size it was
     traced at, as some transformers' are, it is converted for each size anew.
-    A picture alone is computed by all threads together, of several each by a thread of its own, which is quicker.
     """
 
+    identity = ""
+
     def __init__(self, backbone: Backbone, cache: Path | None = None) -> None:
-        self._ov = _import_openvino()
+        self._ov = import_openvino()
         self.name = f"openvino {version('openvino')}"
         self._backbone = backbone
         self._cache = cache_folder() if cache is None else cache
         self._core = self._ov.Core()
         self._models: dict[tuple[int, int] | None, Any] = {}
-        self._compiled: dict[tuple[tuple[int, int] | None, bool], Any] = {}
+        self._runners: dict[tuple[int, int] | None, Runner] = {}
         self._any_size = self._kept_or_converted(None) is not None
 
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
-        size = None if self._any_size else (pictures.shape[1], pictures.shape[2])
-        places = range(len(self._backbone.layers))
-        found: list[list[NDArray[np.float32]]] = [[] for _ in pictures]
+        return self._runner((pictures.shape[1], pictures.shape[2]))(pictures)
 
-        def take(request: Any, number: int) -> None:
-            # Copied: OpenVINO reuses its buffers.
-            found[number] = [np.array(request.get_output_tensor(place).data) for place in places]
+    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        sizes = {(0, 0): list(range(len(pictures)))} if self._any_size else _by_size(pictures)
+        for size, places in sizes.items():
+            for row, outputs in self._runner(size).each([pictures[place] for place in places]):
+                yield places[row], outputs
 
-        queue = self._ov.AsyncInferQueue(self._ready(size, several=len(pictures) > 1))
-        queue.set_callback(take)
-        for number in range(len(pictures)):
-            queue.start_async({0: pictures[number : number + 1]}, number)
-        queue.wait_all()
-        return tuple(torch.from_numpy(np.concatenate([outputs[place] for outputs in found])) for place in places)
+    def _runner(self, size: tuple[int, int]) -> "Runner":
+        key = None if self._any_size else size
+        if key not in self._runners:
+            if key not in self._models:
+                self._kept_or_converted(key)
+            self._runners[key] = Runner(self._core, self._models[key])
+        return self._runners[key]
 
-    def _ready(self, size: tuple[int, int] | None, several: bool) -> Any:
-        key = size, several
-        if key not in self._compiled:
-            if size not in self._models:
-                self._kept_or_converted(size)
-            self._compiled[key] = self._compile(self._models[size], streams=torch.get_num_threads() if several else 1)
-        return self._compiled[key]
+    @property
+    def model(self) -> Any:
+        """The network as ``openvino.Model`` for pictures of any size, or None where each size needs its own."""
+        return self._models.get(None)
 
     def _kept_or_converted(self, size: tuple[int, int] | None) -> Any:
         """The converted network for one size, or for any size (None where that cannot be had)."""
@@ -139,7 +157,7 @@ class OpenVinoEngine:
         if not file.is_file():
             self._cache.mkdir(parents=True, exist_ok=True)
             model = self._convert(size)
-            if not self._right(self._compile(model, streams=1), size):
+            if not self._right(compile_model(self._core, model, streams=1), size):
                 if size is not None:
                     raise RecipeError(
                         f"openvino computes {self._backbone.name} otherwise than PyTorch does: set RESIGHT_ENGINE=torch"
@@ -162,14 +180,6 @@ class OpenVinoEngine:
             model = self._ov.convert_model(FromBytes(self._backbone).eval(), example_input=example)
         model.reshape([-1, *(size or (-1, -1)), 3])
         return model
-
-    def _compile(self, model: Any, streams: int) -> Any:
-        settings = {
-            "NUM_STREAMS": streams,
-            "INFERENCE_PRECISION_HINT": "f32",
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        return self._core.compile_model(model, "CPU", settings)
 
     def _right(self, compiled: Any, size: tuple[int, int] | None) -> bool:
         """Whether the outputs are PyTorch's, at the size or at sizes unlike the one it was traced at."""
@@ -194,7 +204,72 @@ class OpenVinoEngine:
         return [(least * unit, (least + 3) * unit), ((least + 5) * unit, (least + 1) * unit)]
 
 
-def _import_openvino() -> Any:
+class Runner:
+    """A model of OpenVINO for pictures, run. Safe in threads that share it.
+
+    A picture alone is computed by all threads together, of several each by a thread of its own, which is quicker.
+    """
+
+    def __init__(self, core: Any, model: Any) -> None:
+        self._core, self._model = core, model
+        self._compiled: dict[bool, Any] = {}
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        """As ``Engine``'s."""
+        found = dict(self.each(list(pictures)))
+        outputs = zip(*(found[place] for place in range(len(pictures))), strict=True)
+        return tuple(torch.cat(rows) for rows in outputs)
+
+    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """As ``Engine``'s. The next are computed while the caller is busy with one."""
+        ready: SimpleQueue[tuple[int, tuple[Tensor, ...]]] = SimpleQueue()
+
+        def take(request: Any, place: int) -> None:
+            # Copied: OpenVINO reuses its buffers.
+            ready.put((place, tuple(torch.from_numpy(np.array(tensor.data)) for tensor in request.output_tensors)))
+
+        jobs = import_openvino().AsyncInferQueue(self._ready(several=len(pictures) > 1))
+        jobs.set_callback(take)
+        try:
+            for place, picture in enumerate(pictures):
+                jobs.start_async({0: picture[None]}, place)
+                while not ready.empty():
+                    yield ready.get()
+        finally:
+            jobs.wait_all()
+        while not ready.empty():
+            yield ready.get()
+
+    def _ready(self, several: bool) -> Any:
+        if several not in self._compiled:
+            streams = torch.get_num_threads() if several else 1
+            self._compiled[several] = compile_model(self._core, self._model, streams)
+        return self._compiled[several]
+
+
+def compile_model(core: Any, model: Any, streams: int) -> Any:
+    """A model ready to run on the CPU with as many threads as PyTorch has, in float32 where it is not quantised.
+
+    streams: pictures computed at a time.
+    """
+    settings = {
+        "NUM_STREAMS": streams,
+        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    return core.compile_model(model, "CPU", settings)
+
+
+def _by_size(pictures: Sequence[NDArray[np.uint8]]) -> dict[tuple[int, int], list[int]]:
+    """Places of the pictures of each (height, width)."""
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        places.setdefault((picture.shape[0], picture.shape[1]), []).append(place)
+    return places
+
+
+def import_openvino() -> Any:
+    """The module ``openvino``, kept from reporting to a server."""
     if "openvino" not in sys.modules:
         # Its converter reports every use to a server; without this module it does not.
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]

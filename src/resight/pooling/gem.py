@@ -21,11 +21,17 @@ def gem(x: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
 
 
 class GeM(nn.Module):
-    """``gem`` with p learned, one for all channels; B×C×H×W to B×C."""
+    """``gem`` with p learned; B×C×H×W to B×C.
 
-    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+    p: where learning starts, above 0. channels: C, to learn one p a channel, a parameter of 1×C×1×1; by default one
+        p for all, a parameter of no dimension. Raises ValueError for another p or fewer than one channel.
+    """
+
+    def __init__(self, p: float = 3.0, channels: int | None = None, eps: float = 1e-6) -> None:
         super().__init__()
-        self.p = nn.Parameter(torch.tensor(float(p)))
+        if p <= 0 or (channels is not None and channels < 1):
+            raise ValueError(f"p must be above 0 and channels at least 1, not {p} and {channels}")
+        self.p = nn.Parameter(torch.full(() if channels is None else (1, channels, 1, 1), float(p)))
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,9 +4,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from resight.recipes.embeddings import BowStage, Embedding
+from resight.recipes.poolings import Gem, Pooling
 from resight.recipes.stage import Stage
 
-FILES = ("weights", "whitening", "model")  # keys whose values are paths of files
+# Keys whose values are paths of files.
+LEARNED = ("whitening", "learned", "reduction")
+FILES = ("weights", *LEARNED, "model")
 
 
 class Whole(Stage):
@@ -56,12 +60,14 @@ class Dense(_Regions):
 class Proposals(_Regions):
     """Object proposals, the best `top` after suppression of those that overlap by more than `overlap`, and the whole.
 
+    seen: longest side in pixels of the picture in which they are looked for; the time it takes grows with its area.
     model: trained model of BING (folder), of the RPN (weights) or of edge boxes (optional), relative to the recipe.
     """
 
     kind: Literal["selective-search", "edge-boxes", "bing", "rpn"]
     top: int = Field(default=50, ge=1, le=2000)
     overlap: float = Field(default=0.7, gt=0, le=1)
+    seen: int = Field(default=256, ge=64, le=4096)
     model: str = ""
 
 
@@ -84,19 +90,21 @@ class Branch(Stage):
     layer: a plain name of `resight networks show NETWORK`.
     max_side: longest side in pixels of what the network sees; smaller images are not enlarged.
     scales: of max_side; scale_pooling combines them.
-    pooling: of a feature map over positions; a layer that is a vector is taken as it is.
+    pooling: of a feature map over positions; a layer that is a vector has none.
+    embedding: of the features at a map's positions, or of regions' vectors, in place of the pooling or aggregation.
     weight: of this branch in the fusion.
     dimensions: after whitening.
     weights: path of a local weights file, relative to the recipe's folder, or "" for the library's own download.
     whitening: path of a PCA-whitening artefact made by `resight fit`, relative to the recipe's folder; "" = unfitted.
+    learned, reduction: likewise of what pooling or embedding learn, and of the PCA before an embedding.
     """
 
     network: str
     layer: str = "features"
     max_side: int = Field(default=1024, ge=32, le=4096)
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
-    pooling: Literal["gem", "mac", "average"] = "gem"
-    p: float = Field(default=3.0, gt=0)
+    pooling: Pooling = Field(default_factory=Gem)
+    embedding: Embedding | None = None
     scale_pooling: Literal["mean", "gem"] = "mean"
     scheme: Scheme = Field(default_factory=Whole)
     weight: float = Field(default=1.0, gt=0)
@@ -104,21 +112,43 @@ class Branch(Stage):
     weights: str = ""
     weights_sha256: str = ""
     whitening: str = ""
+    learned: str = ""
+    reduction: str = ""
+
+    @property
+    def crops(self) -> bool:
+        """Whether regions of pixels go through the network, not whole pictures."""
+        return isinstance(self.scheme, Keypoints) or (not isinstance(self.scheme, Whole) and self.scheme.on == "pixels")
 
     @property
     def feeding(self) -> tuple[str, ...]:
         """What decides which pictures go through which network: branches that agree in it share the passes."""
-        return (self.network, self.weights, str(self.max_side), str(self.scales), self.scheme.model_dump_json())
+        cut = self.scheme.model_dump_json(exclude={"aggregate"}) if self.crops else ""
+        return self.network, self.weights, str(self.max_side), str(self.scales), cut
 
     def dump_parameters(self) -> str:
         """All that decides what the branch computes from its network, as JSON; without places of files."""
-        outside = {"network", "weight", "dimensions", "weights", "weights_sha256", "whitening"}
+        outside = {"network", "weight", "dimensions", "weights_sha256", *FILES}
         return self.model_dump_json(include=set(Branch.model_fields) - outside, exclude={"scheme": {"model"}})
 
     @model_validator(mode="after")
     def _keypoints_have_one_scale(self) -> Self:
-        if (isinstance(self.scheme, Keypoints) or getattr(self.scheme, "on", "") == "pixels") and len(self.scales) > 1:
+        if self.crops and len(self.scales) > 1:
             raise ValueError("regions of pixels are fed at one scale: give scales = [1.0]")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if self.scale_pooling == "gem" and (self.pooling.kind != "gem" or self.embedding is not None):
+            raise ValueError('scale_pooling = "gem" goes with pooling = "gem", whose p it takes')
+        whole = isinstance(self.scheme, Whole)
+        if self.pooling.kind == "cam-crow" and not whole:
+            raise ValueError("cam-crow makes regions itself, one a class: leave the scheme out")
+        if self.embedding is not None:
+            if self.pooling.kind in ("sba", "cam-crow", "heat"):
+                raise ValueError(f"an embedding takes the place of pooling {self.pooling.kind}: leave one out")
+            if not whole and self.embedding.mask != "none":
+                raise ValueError("an embedding's mask chooses positions of the whole map: leave the scheme out")
         return self
 
 
@@ -126,21 +156,23 @@ class GlobalStage(Branch):
     """One global descriptor of one or several branches.
 
     also: further branches, each a table of what differs from the first.
-    fusion: ``concatenate`` joins the weighted vectors, before the whitening (early fusion); the others (late) keep
-        them apart, each with its own whitening, and join similarities to each image: ``scores`` their weighted mean,
-        ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines the first's by the others'.
+    fusion: early, before the whitening: ``concatenate`` joins the weighted vectors; ``orthogonal`` appends to the first
+        what of the second is orthogonal to it; ``deep-index`` counts pairs of two layers' words.
+        Late, which keeps the vectors apart, each with its own whitening, and joins similarities to each image:
+        ``scores`` their weighted mean, ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines
+        the first's by the others'.
     whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``none``.
     """
 
     also: tuple[dict[str, Any], ...] = ()
-    fusion: Literal["concatenate", "scores", "ranks", "exponential"] = "concatenate"
+    fusion: Literal["concatenate", "orthogonal", "deep-index", "scores", "ranks", "exponential"] = "concatenate"
     whiten: Literal["image", "regions", "none"] = "image"
 
     @property
     def branches(self) -> tuple[Branch, ...]:
         """All branches, the first first."""
         own = self.model_dump(include=set(Branch.model_fields))
-        fresh = {"whitening": "", "weight": 1.0}
+        fresh = {**dict.fromkeys(LEARNED, ""), "weight": 1.0}
         changed = ({"weights": "", "weights_sha256": ""} if "network" in other else {} for other in self.also)
         return tuple(
             Branch.model_validate(table)
@@ -148,9 +180,12 @@ class GlobalStage(Branch):
         )
 
     @property
-    def late(self) -> bool:
-        """Whether the branches are fused by similarity, not by vector."""
-        return self.fusion != "concatenate" and bool(self.also)
+    def late(self) -> Literal["scores", "ranks", "exponential"] | None:
+        """How branches are fused by similarity; None where they are by vector."""
+        match self.fusion:
+            case "scores" | "ranks" | "exponential" if self.also:
+                return self.fusion
+        return None
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -165,6 +200,10 @@ class GlobalStage(Branch):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise ValueError(f"also: {place}: {first['msg']}") from error
+        if self.fusion in ("orthogonal", "deep-index"):
+            _check_pair(self.fusion, branches)
+        if self.whiten == "regions" and any(branch.embedding for branch in branches):
+            raise ValueError('whiten = "regions" is for regions that are summed, not embedded')
         if self.whiten == "regions" and len(branches) > 1 and not self.late:
             raise ValueError('whiten = "regions" fits one branch, or several under late fusion')
         if not self.late and any(b.whitening for b in branches[1:]):
@@ -172,3 +211,14 @@ class GlobalStage(Branch):
         if self.whiten == "none" and any(b.whitening for b in branches):
             raise ValueError('whiten = "none" has no use for a whitening')
         return self
+
+
+def _check_pair(fusion: str, branches: tuple[Branch, ...]) -> None:
+    if len(branches) != 2:
+        raise ValueError(f"fusion {fusion} is of two branches: give one table of `also`")
+    if fusion == "deep-index":
+        if not all(isinstance(branch.embedding, BowStage) for branch in branches):
+            raise ValueError('fusion deep-index counts pairs of visual words: give both embedding = { kind = "bow" }')
+        fed = [(*branch.feeding[2:], branch.scheme, branch.embedding and branch.embedding.mask) for branch in branches]
+        if fed[0] != fed[1]:
+            raise ValueError("fusion deep-index pairs the words of the same regions: give both the same scheme")

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 from resight.describe.describer import Describer
 from resight.describe.description import Description
 from resight.errors import CollectionError, QueryError
+from resight.fitted import Fitted
 from resight.geometry.boxes import Box, check_box
 from resight.images.image import Image
 from resight.recipes.recipe import Recipe, load_recipe
@@ -230,6 +231,25 @@ class Collection:
         """Images by ascending id, from the first above `after`, at most `limit`."""
         rows = self._store.catalogue.each(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", after)
         return map(_entry, islice(rows, limit))
+
+    def digests(self) -> Iterator[tuple[str, str]]:
+        """Images' origins and the digests of their content (``resight.images.digest``), by origin."""
+        return self._store.catalogue.each(
+            "SELECT origin, digest FROM images WHERE origin > ? ORDER BY origin LIMIT ?", ""
+        )
+
+    def learned(self) -> dict[str, Fitted]:
+        """The learned parts that its descriptions depend on: ``codebook``, ``whitening``, ``whitening 2`` and so on.
+
+        Raises CollectionError where the recipe's codebook is yet to be learned.
+        """
+        parts: dict[str, Fitted] = {}
+        codebook, network = self._open_searcher().snapshot.codebook, self._describer.network
+        if codebook is not None:
+            parts["codebook"] = codebook
+        for number, whitening in enumerate(network.whitenings if network else (), 1):
+            parts["whitening" if number == 1 else f"whitening {number}"] = whitening
+        return parts
 
     def failures(self) -> Iterator[Failure]:
         """Files that could not be indexed, by name."""

@@ -116,8 +116,8 @@ class Searcher:
         stage = self.recipe.global_
         if self.recipe.filter == "global" and stage is not None:
             cosines = self.cosines(query)
-            if stage.late and stage.fusion != "concatenate":
-                fused = fuse(cosines, [branch.weight for branch in stage.branches], stage.fusion)
+            if stage.late is not None:
+                fused = fuse(cosines, [branch.weight for branch in stage.branches], stage.late)
                 return fused.astype(np.float32), cosines.size
             return cosines[:, 0], len(cosines)
         asmk, codebook = self.recipe.asmk, self.snapshot.codebook

@@ -1,0 +1,256 @@
+"""Embeddings: encoding beside scikit-image and a loop, training a large codebook, and searching bags of words.
+
+All data are drawn from a seed: what is measured does not depend on what the features mean.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from scipy.spatial.distance import cdist
+from skimage.feature import fisher_vector
+from sklearn.mixture import GaussianMixture
+
+from common import header, table, write_json
+from process import watched
+from resight.embedding.codebook import Codebook
+from resight.embedding.embedding import Features
+from resight.embedding.fisher import Fisher
+from resight.embedding.sparse_index import SparseIndex
+from resight.embedding.vlad import Vlad
+
+_BLOCK = 100_000  # descriptors drawn at a time
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """Milliseconds an image: all images given at once, one by one, and by the other implementation. apart: the
+    largest difference of an entry.
+    """
+
+    name: str
+    features: int
+    together: float
+    alone: float
+    other: float
+    apart: float
+
+
+@dataclass(frozen=True)
+class Training:
+    """Seconds and bytes of resident memory, of which the descriptors are mapped files; descriptors assigned a second;
+    the share of 1,000 whose nearest word was found.
+    """
+
+    descriptors: int
+    words: int
+    seconds: float
+    private: int
+    rate: float
+    found: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """Milliseconds a query: median, 95th percentile, and the median of scipy's product of all rows with the query."""
+
+    words: str
+    rows: int
+    p50: float
+    p95: float
+    product: float
+    opening: float
+
+
+def encoding(images: int, features: int, dimension: int, words: int, seed: int) -> list[Encoding]:
+    """VLAD beside a loop over words, Fisher vectors beside scikit-image, of the same features and centres."""
+    rng = np.random.default_rng(seed)
+    sets = [rng.normal(size=(features, dimension)).astype(np.float32) for _ in range(images)]
+    sample = np.concatenate(sets[: max(1, -(-64 * words // features))])
+    vlad = Vlad.fit(sample, words, seed=seed, fitted_on="noise")
+    fisher = Fisher.fit(sample, words, seed=seed, fitted_on="noise", by_weight=True)
+    mixture = GaussianMixture(words, covariance_type="diag")
+    mixture.weights_, mixture.means_ = fisher.gmm.weights.astype(float), fisher.gmm.means.astype(float)
+    mixture.covariances_ = fisher.gmm.variances.astype(float)
+    mixture.precisions_cholesky_ = 1 / np.sqrt(mixture.covariances_)
+    flip = np.ones(fisher.dimension)
+    flip[-words * dimension :] = -1  # scikit-image's gradient by variance has the other sign
+    return [
+        _encoding("VLAD; NumPy loop", vlad, sets, lambda x: vlad_by_loop(x, vlad.codebook.words)),
+        _encoding(
+            "Fisher; scikit-image", fisher, sets, lambda x: flip * fisher_vector(x, mixture, improved=True, alpha=0.5)
+        ),
+    ]
+
+
+def vlad_by_loop(features: Features, words: Features) -> Features:
+    """VLAD with power law as it is usually written: scipy's distances, and a loop over words."""
+    nearest = cdist(features, words).argmin(axis=1)
+    sums = np.zeros_like(words)
+    for word in range(len(words)):
+        if (own := nearest == word).any():
+            sums[word] = (features[own] - words[word]).sum(axis=0)
+    vector: Features = np.sign(sums).ravel() * np.sqrt(np.abs(sums)).ravel()
+    return vector / np.linalg.norm(vector)
+
+
+def _encoding(name: str, ours: Vlad | Fisher, sets: Sequence[Features], other: Callable[[Any], Any]) -> Encoding:
+    ours.transform(sets[0])
+    other(sets[0])
+    together, vectors = _timed(lambda: ours.transform_sets(sets))
+    alone, _ = _timed(lambda: [ours.transform(features) for features in sets])
+    seconds, others = _timed(lambda: [other(features) for features in sets])
+    per_image = 1000 / len(sets)
+    apart = float(np.abs(vectors - np.array(others)).max())
+    return Encoding(name, len(sets[0]), per_image * together, per_image * alone, per_image * seconds, apart)
+
+
+def training(descriptors: int, words: int, seed: int, folder: Path) -> Training:
+    """Train on 128-d uint8 descriptors of 50,000 heaps in a mapped file, and assign 200,000 others."""
+    path = folder / "descriptors.npy"
+    file = np.lib.format.open_memmap(path, "w+", np.uint8, (descriptors, 128))
+    for start in range(0, descriptors, _BLOCK):
+        file[start : start + _BLOCK] = _descriptors(min(_BLOCK, descriptors - start), seed, start)
+    file.flush()
+    del file
+    kept = folder / "codebook.safetensors"
+    run = watched(_train, path, words, seed, kept)
+    codebook = Codebook.load(kept)
+    fresh = _descriptors(min(200_000, descriptors), seed, -1).astype(np.float32)
+    codebook.assign(fresh[:100])
+    seconds, found = _timed(lambda: codebook.assign(fresh)[:, 0])
+    nearest = cdist(fresh[:1000], codebook.words, "sqeuclidean").argmin(axis=1)
+    share = float((found[:1000] == nearest).mean())
+    return Training(descriptors, words, run.value, run.private, len(fresh) / seconds, share)
+
+
+def _train(path: Path, words: int, seed: int, into: Path) -> float:
+    began = time.perf_counter()
+    Codebook.fit(np.load(path, mmap_mode="r"), words, seed=seed, fitted_on="heaps").save(into)
+    return time.perf_counter() - began
+
+
+def _descriptors(n: int, seed: int, part: int) -> NDArray[np.uint8]:
+    centres = np.random.default_rng(seed).random((50_000, 128), np.float32) * 120
+    rng = np.random.default_rng([seed, part + 1])
+    drawn = centres[rng.integers(0, len(centres), n)] + 12 * rng.standard_normal((n, 128), np.float32)
+    return drawn.clip(0, 255).astype(np.uint8)
+
+
+def bags(n: int, words: int, held: int, skew: float, seed: int) -> csr_array:
+    """n unit rows of `held` words (fewer where one is drawn twice): word W·u^skew, u uniform, so that 1 is uniform."""
+    rng = np.random.default_rng(seed)
+    column = (words * rng.random(n * held) ** skew).astype(np.int64)
+    rows = csr_array((rng.random(n * held), (np.repeat(np.arange(n), held), column)), shape=(n, words))
+    rows.sum_duplicates()
+    norm = np.sqrt(rows.multiply(rows).sum(axis=1))
+    rows.data /= np.repeat(norm, np.diff(rows.indptr))
+    return rows.astype(np.float32)
+
+
+def search(rows: int, words: int, held: int, queries: int, seed: int, folder: Path) -> list[Search]:
+    """Search uniform and skewed bags in an index that is saved and opened again. Raises RuntimeError where its best
+    score is not that of scipy's product.
+    """
+    results = []
+    for name, skew in (("uniform", 1.0), ("skewed", 2.0)):
+        database, asked = bags(rows, words, held, skew, seed), bags(queries, words, held, skew, seed + 1)
+        _indexed(database).save(folder / name)
+        opening, index = _timed(lambda name=name: SparseIndex.open(folder / name))
+        index.search(asked[[0]], 100)
+        times, products = [], []
+        for number in range(queries):
+            query = asked[[number]]
+            seconds, (_, scores) = _timed(lambda query=query, index=index: index.search(query, 100))
+            times.append(1000 * seconds)
+            seconds, all_scores = _timed(lambda query=query, database=database: database @ query.toarray()[0])
+            products.append(1000 * seconds)
+            if not np.isclose(scores[0, 0], all_scores.max(), rtol=1e-4):
+                raise RuntimeError(f"{name}: the best score is {scores[0, 0]}, not {all_scores.max()}")
+        p50, p95 = np.percentile(times, [50, 95])
+        results.append(Search(name, rows, float(p50), float(p95), float(np.median(products)), 1000 * opening))
+    return results
+
+
+def _indexed(rows: csr_array) -> SparseIndex:
+    index = SparseIndex(rows.shape[1])
+    index.add(rows)
+    return index
+
+
+def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    began = time.perf_counter()
+    value = function()
+    return time.perf_counter() - began, value
+
+
+def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], Training, list[Search]]:
+    """Measure the three and print their tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=int, default=200, help="sets to encode (default: 200)")
+    parser.add_argument("--features", type=int, nargs="+", default=[50, 500], help="a set (default: 50 500)")
+    parser.add_argument("--dimension", type=int, default=64, help="of a feature (default: 64)")
+    parser.add_argument("--components", type=int, default=64, help="words or Gaussians (default: 64)")
+    parser.add_argument("--descriptors", type=int, default=5_000_000, help="to train on (default: 5000000)")
+    parser.add_argument("--words", type=int, default=65_536, help="to train (default: 65536)")
+    parser.add_argument("--rows", type=int, default=10_000, help="bags of words to search (default: 10000)")
+    parser.add_argument("--vocabulary", type=int, default=500_000, help="words of these bags (default: 500000)")
+    parser.add_argument("--held", type=int, default=1000, help="words in a bag (default: 1000)")
+    parser.add_argument("--queries", type=int, default=100, help="bags asked for (default: 100)")
+    parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    parser.add_argument("--work", type=Path, help="folder for temporary files (default: the system's)")
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
+    options = parser.parse_args(arguments)
+    encoded = [
+        result
+        for features in options.features
+        for result in encoding(options.images, features, options.dimension, options.components, options.seed)
+    ]
+    with TemporaryDirectory(dir=options.work) as folder:
+        trained = training(options.descriptors, options.words, options.seed, Path(folder))
+        found = search(options.rows, options.vocabulary, options.held, options.queries, options.seed, Path(folder))
+    protocol = (
+        f"{options.images} sets of normal {options.dimension}-d features, {options.components} words or Gaussians; "
+        f"128-d uint8 descriptors of 50,000 heaps; bags of {options.held} of {options.vocabulary:,} words, 100 best "
+        f"asked for by {options.queries} queries, one at a time; seed {options.seed}"
+    )
+    print(header(protocol), render(encoded, trained, found), sep="\n")
+    write_json(
+        options.out,
+        protocol,
+        {"encoding": [asdict(e) for e in encoded], "training": asdict(trained), "search": [asdict(s) for s in found]},
+    )
+    return encoded, trained, found
+
+
+def render(encoded: Sequence[Encoding], trained: Training, found: Sequence[Search]) -> str:
+    """Three Markdown tables."""
+    encodings = table(
+        ("encoding", "features", "at once, ms", "one by one, ms", "other, ms", "÷ at once", "÷ one by one", "apart"),
+        [
+            (e.name, e.features, *(f"{ms:.2f}" for ms in (e.together, e.alone, e.other)),
+             f"{e.other / e.together:.1f} ×", f"{e.other / e.alone:.1f} ×", f"{e.apart:.0e}")
+            for e in encoded
+        ],
+    )  # fmt: skip
+    t = trained
+    trainings = table(
+        ("descriptors", "words", "training, s", "private memory, MiB", "assigned a second", "nearest word found"),
+        [(t.descriptors, t.words, f"{t.seconds:.0f}", f"{t.private / 2**20:.0f}", f"{t.rate:,.0f}", f"{t.found:.1%}")],
+    )
+    searches = table(
+        ("words", "rows", "query, ms", "95th percentile, ms", "product of all rows, ms", "opening, ms"),
+        [(s.words, s.rows, *(f"{ms:.1f}" for ms in (s.p50, s.p95, s.product, s.opening))) for s in found],
+    )
+    return "\n\n".join((encodings, trainings, searches))
+
+
+if __name__ == "__main__":
+    main()

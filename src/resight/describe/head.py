@@ -1,0 +1,146 @@
+"""From the output of one layer to one vector: regions, pooling, embedding, scales (survey Fig. 2)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from resight.describe.embedding import Embedder, choose_positions
+from resight.describe.pooling import ChannelStatistics, Pool, learns, make_pool
+from resight.describe.views import regions_of
+from resight.errors import RecipeError
+from resight.features.multiscale import combine_scales, l2_normalise
+from resight.geometry.regions import round_outwards
+from resight.networks.layers import Layer
+from resight.recipes.network_stages import Branch, Keypoints, Whole
+
+Scales = tuple[NDArray[np.floating], ...]  # R×C features of an image at each scale
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """What a branch makes of its layer's output.
+
+    pool: of a map, or of a region's part of it. embedder: None where the recipe has none, or has yet to learn it.
+    learned: fingerprint of what was learned, "" without.
+    """
+
+    branch: Branch
+    layer: Layer
+    pool: Pool
+    embedder: Embedder | None
+    learned: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that it learns has been learned."""
+        return bool(self.learned) or not needs_learning(self.branch)
+
+    def features(
+        self, output: Tensor, picture: NDArray[np.uint8], boxes: NDArray[np.float32] | None
+    ) -> NDArray[np.floating]:
+        """R×C features of a picture: vectors of its regions; for an embedding, and before learning, of map positions.
+
+        output: the layer's, 1×C×h×w or 1×C. boxes: of proposals on the map, as fractions.
+        """
+        scheme = self.branch.scheme
+        if self.layer.kind == "vector":
+            return output.double().numpy()
+        embedding = self.branch.embedding
+        if embedding is not None and isinstance(scheme, Whole):
+            maps = output[0].float().numpy()
+            return np.ascontiguousarray(maps[:, choose_positions(embedding, maps, picture)].T)
+        if embedding is None and not self.ready:  # what its pooling learns from
+            return output[0].flatten(1).T.float().numpy()
+        if isinstance(scheme, Whole | Keypoints) or scheme.on == "pixels":
+            return self.pool(output).double().numpy()
+        height, width = output.shape[2:]
+        regions = regions_of(scheme, (width, height), (picture.shape[1], picture.shape[0]), boxes)
+        cells = round_outwards(regions, width, height).tolist()
+        parts = [self.pool(output[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in cells]
+        return torch.cat(parts).double().numpy()
+
+    def vectors(self, images: list[Scales]) -> NDArray[np.float64]:
+        """N×D of N images' features; ℓ2-normalised."""
+        if self.embedder is not None:
+            return self.embedder.transform_sets([np.concatenate(scales) for scales in images])
+        gem = self.branch.pooling.p if self.branch.pooling.kind == "gem" else 1.0
+        return np.stack(
+            [combine_scales(np.stack([self._aggregate(x) for x in s]), self.branch.scale_pooling, gem) for s in images]
+        )
+
+    def memberships(self, scales: Scales) -> NDArray[np.float64]:
+        """R×W of an image: how far each feature belongs to each word of the branch's bag of words."""
+        if self.embedder is None:
+            raise ValueError("the branch has no embedding")
+        return self.embedder.memberships(np.concatenate(scales))
+
+    def _aggregate(self, regions: NDArray[np.floating]) -> NDArray[np.float64]:
+        if len(regions) == 1:
+            return l2_normalise(regions[0])
+        vectors = l2_normalise(regions)
+        match getattr(self.branch.scheme, "aggregate", "sum"):
+            case "max":
+                return np.asarray(vectors.max(axis=0))
+            case "concatenate":
+                return vectors.ravel()
+        return np.asarray(vectors.sum(axis=0))
+
+
+def needs_learning(branch: Branch) -> bool:
+    """Whether pooling or embedding learn from photos."""
+    return branch.embedding is not None or learns(branch.pooling)
+
+
+def make_head(
+    branch: Branch, layer: Layer, folder: Path, classifier: tuple[Tensor, Tensor] | None, network: str
+) -> Head:
+    """The head of a branch, with what it learned where the recipe names it.
+
+    folder: what the recipe's files are relative to. classifier: of the network, where the pooling asks for it.
+    Raises RecipeError where stages do not fit each other, with the reason, or a file cannot be used.
+    """
+    _check(branch, layer, network)
+    if classifier is not None and classifier[0].shape[1] != layer.channels:
+        raise RecipeError(
+            f"pooling cam-crow: the classifier of {network} takes {classifier[0].shape[1]} channels, layer "
+            f"{layer.name} has {layer.channels}: choose the layer that the classifier works on"
+        )
+    statistics, embedder, learned = None, None, ""
+    if branch.embedding is not None and branch.learned:
+        if bool(branch.embedding.reduce) != bool(branch.reduction):
+            raise RecipeError("embedding: `reduce` and `reduction` go together: fit the recipe with `resight fit`")
+        reduction = folder / branch.reduction if branch.reduction else None
+        embedder = Embedder.load(branch.embedding, folder / branch.learned, reduction)
+        learned = embedder.fingerprint
+        takes = embedder.input_dimension
+        if takes != layer.channels:
+            raise RecipeError(
+                f"{folder / branch.learned}: takes features of {takes} entries, layer {layer.name} gives "
+                f"{layer.channels}: fit the recipe again with `resight fit`"
+            )
+    elif learns(branch.pooling) and branch.learned:
+        statistics = ChannelStatistics.load(folder / branch.learned)
+        learned = statistics.fingerprint
+        if len(statistics.mean) != layer.channels:
+            raise RecipeError(
+                f"{folder / branch.learned}: is of {len(statistics.mean)} channels, layer {layer.name} has "
+                f"{layer.channels}: fit the recipe again with `resight fit`"
+            )
+    return Head(branch, layer, make_pool(branch.pooling, statistics, classifier), embedder, learned)
+
+
+def _check(branch: Branch, layer: Layer, network: str) -> None:
+    if layer.kind == "map":
+        return
+    what = f"layer {layer.name} of {network} is one vector, without positions"
+    scheme = branch.scheme
+    if not isinstance(scheme, Whole | Keypoints) and scheme.on == "map":
+        raise RecipeError(f'{what}: scheme {scheme.kind} cannot take regions of it; give it on = "pixels"')
+    if branch.embedding is not None and isinstance(scheme, Whole):
+        raise RecipeError(f"{what}: embedding {branch.embedding.kind} needs a set: choose a map, or regions")
+    if branch.pooling.kind not in ("gem", "average"):
+        raise RecipeError(f"{what}: pooling {branch.pooling.kind} has nothing to pool; leave it out")

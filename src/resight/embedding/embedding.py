@@ -1,0 +1,82 @@
+"""What every embedding is: something learned that makes one vector of a set of local features (survey §4.2.1)."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Features = NDArray[np.float32]
+
+
+class Embedding(Protocol):
+    """A learned map from sets of D-dimensional features to vectors of K entries.
+
+    Each has a ``fit`` of its own: features N×D first, then what it needs, ``seed`` and ``fitted_on``.
+    """
+
+    @property
+    def dimension(self) -> int:
+        """K, the length of what ``transform`` returns."""
+        ...
+
+    @property
+    def input_dimension(self) -> int:
+        """D, the length of a feature."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256, in hex, of all that decides what ``transform`` returns."""
+        ...
+
+    @property
+    def fitted_on(self) -> str:
+        """What it was learned from, in words."""
+        ...
+
+    def transform(self, features: Features) -> Features:
+        """n×D to (K,) float32, ℓ2-normalised; zeros for no features. Raises ValueError for another D."""
+        ...
+
+    def transform_sets(self, sets: Sequence[Features]) -> Features:
+        """N sets of n_i×D features to N×K float32: ``transform`` of each, quicker for many small sets."""
+        ...
+
+    def save(self, path: str | Path) -> str:
+        """Write as a safetensors artefact; returns the fingerprint. Raises RecipeError where that fails."""
+        ...
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Raises RecipeError, naming the file, where it is missing, damaged or something else."""
+        ...
+
+
+def join(sets: Sequence[Features], dimension: int) -> tuple[Features, NDArray[np.int64]]:
+    """All features of N sets, Σn_i×D float32, and N+1 bounds: set i is the rows bounds[i]:bounds[i+1].
+
+    Raises ValueError for a set that is not n×``dimension``, or not finite.
+    """
+    for number, features in enumerate(sets):
+        if features.ndim != 2 or features.shape[1] != dimension:
+            raise ValueError(f"set {number} must be n×{dimension}, not of shape {features.shape}")
+    joined = np.concatenate([np.empty((0, dimension), np.float32), *sets], dtype=np.float32)
+    if not np.isfinite(joined).all():
+        raise ValueError("features must be finite")
+    return joined, np.cumsum([0, *map(len, sets)], dtype=np.int64)
+
+
+def batches(sets: Iterable[Features], size: int) -> Iterator[list[Features]]:
+    """Consecutive sets, as many at a time as have at least ``size`` features together."""
+    batch: list[Features] = []
+    held = 0
+    for features in sets:
+        batch.append(features)
+        held += len(features)
+        if held >= size:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,40 @@
+"""R-MAC: regional maximum activations of convolutions (survey §4.2.1; Tolias, Sicre & Jégou, ICLR 2016)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from resight.geometry.regions import rigid_grid, round_outwards
+from resight.pooling.mac import mac
+from resight.pooling.sum_pooling import check_map, unit
+
+
+def r_mac(
+    x: Tensor, levels: int = 3, variant: Literal["paper", "cirtorch"] = "paper", whole: bool | None = None
+) -> Tensor:
+    """B×C×H×W to B×C: the sum of ``regional_mac``, each ℓ2-normalised. Arguments as there.
+
+    The paper whitens between, ℓ2 → PCA-whitening → ℓ2; cirtorch's networks do not.
+    """
+    return unit(regional_mac(x, levels, variant, whole)).sum(dim=1)
+
+
+def regional_mac(
+    x: Tensor, levels: int = 3, variant: Literal["paper", "cirtorch"] = "paper", whole: bool | None = None
+) -> Tensor:
+    """B×C×H×W to B×R×C: each channel's maximum over each of the R regions of ``region_cells``, in their order.
+
+    Raises ValueError for another shape, RecipeError as ``geometry.regions.rigid_grid``.
+    """
+    check_map(x)
+    regions = region_cells(x.shape[2], x.shape[3], levels, variant, whole)
+    return torch.stack([mac(x[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in regions], dim=1)
+
+
+def region_cells(
+    height: int, width: int, levels: int, variant: Literal["paper", "cirtorch"] = "paper", whole: bool | None = None
+) -> list[tuple[int, int, int, int]]:
+    """The (x1, y1, x2, y2) of ``geometry.regions.rigid_grid``, rounded outwards to whole cells; x2 and y2 exclusive."""
+    boxes = rigid_grid(width, height, levels, variant=variant, whole=whole)
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in round_outwards(boxes, width, height).tolist()]
