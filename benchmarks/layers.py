@@ -1,11 +1,12 @@
 """mAP by layer, pooling, scheme and fusion, as the survey's §6.3 compares them; cosine of unwhitened vectors.
 
-All variants of a network that see the same pictures share its passes.
+A thin user of `resight.evaluation.study`, which shares a network's passes among its variants; schemes and fusions are
+only here.
 """
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from accuracy import ranked
 from common import DATA, add_set_options, cache_name, header, labelled_sets, percent, protocol_text, table, write_json
-from resight.describe.global_descriptor import GlobalDescriber
 from resight.describe.published import import_weights
+from resight.errors import ImageError
 from resight.evaluation import LabelledSet
-from resight.evaluation.figures import figures
-from resight.evaluation.judge import judge
+from resight.evaluation.study import Described, Variants, Vectors, measure
 from resight.features.fusion import concatenate, fuse
-from resight.geometry.boxes import crop
+from resight.geometry.boxes import Box, crop
+from resight.images.image import Image
 from resight.images.read import read_image
-from resight.recipes.network_stages import GlobalStage
 
-_BATCH = 16
 _GRID: dict[str, Any] = {"kind": "grid", "levels": 3}
-
-Vectors = Mapping[str, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -97,22 +93,7 @@ NETWORKS = {
 }
 
 
-def describe(
-    paths: Sequence[tuple[Path, Any]], describer: GlobalDescriber, names: Sequence[str]
-) -> Iterator[tuple[str, NDArray[np.float64]]]:
-    """For each variant, N×C vectors of N images or boxes in them."""
-    parts: list[list[NDArray[np.float64]]] = [[] for _ in names]
-    for start in range(0, len(paths), _BATCH):
-        images = [read_image(path) for path, _ in paths[start : start + _BATCH]]
-        boxes = [box for _, box in paths[start : start + _BATCH]]
-        whole = [i if box is None else crop(i, box)[0] for i, box in zip(images, boxes, strict=True)]
-        batch = [describer.prepare(image.pixels) for image in whole]
-        for part, vectors in zip(parts, describer.samples(batch), strict=True):
-            part.append(vectors)
-    yield from ((name, np.concatenate(part)) for name, part in zip(names, parts, strict=True))
-
-
-def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[str, NDArray[np.float64]]:
+def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[str, NDArray[np.floating]]:
     """Q×N similarities of fused layers: the last two, all, and all as R-MAC; early, and late in each way."""
     found = {}
     groups = {
@@ -130,13 +111,6 @@ def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[
     return found
 
 
-def measure(labelled: LabelledSet, similarity: NDArray[np.float64]) -> float:
-    """mAP of Q×N similarities."""
-    position = {path: place for place, path in enumerate(labelled.database)}
-    outcomes = [judge(query, ranked(row), position) for query, row in zip(labelled.queries, similarity, strict=True)]
-    return figures(outcomes).mean_average_precision
-
-
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure every variant of the networks asked for on the sets asked for, and print a table a network."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -149,18 +123,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] = []
     for name in options.network or NETWORKS:
         network = NETWORKS[name]
-        variants = network.variants(options.side, options.pixels)
-        first, *others = variants.values()
         weights = str(network.weights(options.collections))
-        # Late fusion keeps every variant's vector apart.
-        also = tuple({"network": network.name, "weights": weights, **_plain(other)} for other in others)
-        stage = GlobalStage(network=network.name, weights=weights, **_plain(first), also=also, fusion="scores")
-        describer = GlobalDescriber(stage, None)
+        tables = network.variants(options.side, options.pixels)
+        facts = {"network": network.name, "weights": weights}
+        variants = Variants.of({variant: {**facts, **table} for variant, table in tables.items()}, _read)
         for labelled in labelled_sets(options):
             began = time.perf_counter()
-            database = _kept(labelled, describer, list(variants), options.collections)
-            queries = _queries(labelled, database, describer, list(variants))
-            similarities = {variant: queries[variant] @ database[variant].T for variant in variants}
+            described = _kept(labelled, variants, options.collections)
+            database, queries = described.vectors, variants.queries(labelled, described)
+            similarities = {variant: queries[variant] @ database[variant].T for variant in tables}
             similarities |= fusions(network.layers, database, queries)
             for variant, similarity in similarities.items():
                 length = database[variant].shape[1] if variant in database else None
@@ -185,38 +156,22 @@ def render(results: Sequence[dict[str, Any]]) -> str:
     return table(("network", "variant", "dimensions", *sets), rows)
 
 
-def _plain(branch: Mapping[str, Any]) -> dict[str, Any]:
-    """The table with its defaults said, since a branch of `also` takes what it does not say from the first."""
-    return {"pooling": "gem", "scheme": {"kind": "whole"}, "scales": (1.0,), **branch}
+def _read(path: str | Path, box: Box | None) -> Image:
+    """The whole picture, or the box cut out of it, at full resolution."""
+    image = read_image(path)
+    return image if box is None else crop(image, box)[0]
 
 
-def _queries(
-    labelled: LabelledSet, database: Vectors, describer: GlobalDescriber, names: Sequence[str]
-) -> dict[str, NDArray[np.float64]]:
-    """The queries' vectors: those of the database where the query is one of its images."""
-    place = {path: row for row, path in enumerate(labelled.database)}
-    new = [q for q in labelled.queries if q.box is not None or q.path not in place]
-    described = dict(describe([(labelled.locate(q.path), q.box) for q in new], describer, names)) if new else {}
-    found = {}
-    for name in names:
-        fresh = iter(described.get(name, ()))
-        rows = [
-            database[name][place[q.path]] if q.box is None and q.path in place else next(fresh)
-            for q in labelled.queries
-        ]
-        found[name] = np.stack(rows)
-    return found
-
-
-def _kept(
-    labelled: LabelledSet, describer: GlobalDescriber, names: Sequence[str], folder: Path
-) -> dict[str, NDArray[np.float64]]:
+def _kept(labelled: LabelledSet, variants: Variants, folder: Path) -> Described:
     images = [labelled.locate(path) for path in labelled.database]
-    file = folder / f"{cache_name(labelled.name, images, describer.fingerprint)}-layers.npz"
+    file = folder / f"{cache_name(labelled.name, images, variants.describer.fingerprint)}-variants.npz"
     if not file.is_file():
-        np.savez(file, **dict(describe([(path, None) for path in images], describer, names)))
+        described = variants.describe([(path, None) for path in images])
+        for place, reason in described.unread.items():
+            raise ImageError(f"{images[place]}: {reason}")
+        np.savez(file, **described.vectors)
     with np.load(file) as kept:
-        return {name: kept[name] for name in names}
+        return Described({name: kept[name] for name in variants.names}, tuple(range(len(images))), {})
 
 
 if __name__ == "__main__":

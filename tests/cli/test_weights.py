@@ -162,10 +162,10 @@ def test_the_layer_of_vgg_that_is_pooled_can_be_loaded(tmp_path):
 
 def test_weights_keep_their_dtype_and_say_what_they_are(tmp_path, features):
     state = {f"features.{name}": t.half() if t.is_floating_point() else t for name, t in features.state_dict().items()}
-    meta = META | {"pooling": "mac"}
+    meta = META | {"pooling": "other"}
     torch.save({"meta": meta, "state_dict": state}, tmp_path / "w.pth")
     remarks = import_weights(tmp_path / "w.pth", tmp_path / "out")
-    assert any("no recipe is written: its pooling is mac" in remark for remark in remarks)
+    assert any("no recipe is written: its pooling is other" in remark for remark in remarks)
     assert [f.name for f in (tmp_path / "out").iterdir()] == ["model.safetensors"]
     with safe_open(tmp_path / "out" / "model.safetensors", framework="pt") as file:
         assert file.get_tensor("conv1.weight").dtype == torch.float16

@@ -14,10 +14,10 @@ from torch import nn  # noqa: E402
 
 from resight.errors import RecipeError  # noqa: E402
 from resight.networks.backbone import load_backbone  # noqa: E402
-from resight.networks.layouts import LAYOUTS, Gem, Published, check, convert_plain, recognise  # noqa: E402
+from resight.networks.layouts import LAYOUTS, Published, check, convert_plain, recognise  # noqa: E402
 from resight.networks.layouts.affine import centred, with_linear  # noqa: E402
 from resight.networks.layouts.plain import PLAIN  # noqa: E402
-from resight.networks.layouts.published import build  # noqa: E402
+from resight.networks.layouts.published import build, gem  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import Checkpoint, load_into, read_checkpoint  # noqa: E402
 
@@ -89,8 +89,9 @@ def test_cirtorch_trunks(name):
     features = shaken(cirtorch_features(name))
     meta = {"architecture": name, "pooling": "gem", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     published = convert(numbered(features) | {"pool.p": torch.tensor([2.5])}, {"meta": meta}, name="cirtorch")
-    gem = published.gem
-    assert (gem.p, gem.scales, gem.scale_pooling, gem.projection) == (2.5, (1.0, 2**-0.5, 0.5), "gem", None)
+    made = published.descriptor
+    assert made.table == {"pooling": {"kind": "gem", "p": 2.5}}
+    assert (made.scales, made.scale_pooling, made.projection) == ((1.0, 2**-0.5, 0.5), "gem", None)
     with torch.inference_mode():
         close(trunk_output(published, pictures()), features(pictures()))
     assert check(published, "w") == ""
@@ -99,8 +100,7 @@ def test_cirtorch_trunks(name):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"pooling": "mac"}, "pooling is mac"),
-        ({"pooling": "rmac"}, "pooling is rmac"),
+        ({"pooling": "other"}, "pooling is other"),
         ({"regional": True}, "regional"),
         ({"local_whitening": True}, "local"),
     ],
@@ -109,9 +109,23 @@ def test_cirtorch_poolings_that_no_recipe_says_yet_keep_their_trunk(change, said
     state = numbered(cirtorch_features("resnet18")) | {"pool.rpool.p": torch.ones(1)}
     published = convert(state, {"meta": {"architecture": "resnet18", "pooling": "gem"} | change}, name="cirtorch")
     assert said in published.obstacle
-    assert published.gem is None
+    assert published.descriptor is None
     assert published.head.keys() == {"pool.rpool.p"}
     assert check(published, "w") == ""
+
+
+@pytest.mark.parametrize(
+    ("pooling", "table"),
+    [
+        ("mac", {"pooling": "mac"}),
+        ("spoc", {"pooling": "average"}),
+        ("rmac", {"pooling": "mac", "scheme": {"kind": "grid", "levels": 3, "variant": "cirtorch"}}),
+    ],
+)
+def test_cirtorch_poolings_other_than_gem(pooling, table):
+    state = numbered(cirtorch_features("resnet18"))
+    published = convert(state, {"meta": {"architecture": "resnet18", "pooling": pooling}}, name="cirtorch")
+    assert (published.descriptor.table, published.descriptor.scale_pooling) == (table, "mean")
 
 
 def test_cirtorch_gem_with_an_exponent_a_channel_or_none():
@@ -146,7 +160,8 @@ def test_netvlad_pools_the_last_convolution_and_keeps_its_centroids():
     encoder = shaken(nn.Sequential(*list(torchvision.models.vgg.make_layers(configuration).children())[:-2]))
     pool = {"pool.module.centroids": torch.rand(4, 512), "pool.module.conv.weight": torch.rand(4, 512, 1, 1)}
     published = convert(numbered(encoder, "encoder.module.") | pool, name="netvlad")
-    assert "NetVLAD" in published.obstacle
+    assert published.descriptor.table == {"embedding": {"kind": "netvlad", "words": 4}}
+    assert published.descriptor.learned.keys() == {"centroids", "conv.weight"}
     assert published.head.keys() == {"pool.centroids", "pool.conv.weight"}
     assert (published.network, published.layer) == ("vgg16", "features.28")
     for name, tensor in encoder.state_dict().items():
@@ -236,11 +251,11 @@ def test_delg_sees_bgr_and_its_layer_without_bias_is_a_projection():
 
     state["globalmodel.head.fc.bias"] = torch.zeros(16)
     published = convert(state, name="delg")
-    assert published.gem.p == pytest.approx(2.8)
-    assert published.gem.scales == (2**-0.5, 1.0, 2**0.5)
+    assert published.descriptor.table["pooling"]["p"] == pytest.approx(2.8)
+    assert published.descriptor.scales == (2**-0.5, 1.0, 2**0.5)
     weight = state["globalmodel.head.fc.weight"].double().numpy()
-    assert np.array_equal(published.gem.projection.matrix, weight)
-    assert not published.gem.projection.mean.any()
+    assert np.array_equal(published.descriptor.projection.matrix, weight)
+    assert not published.descriptor.projection.mean.any()
 
 
 @pytest.mark.parametrize("config", ["RESNET:\n  STRIDE_1X1: True", "BN:\n  EPS: 0.001"])
@@ -264,7 +279,7 @@ def test_dinov2_tokens(registers):
     if registers:
         own["register_tokens"] = own.pop("reg_token")
     published = convert(own, name="dinov2")
-    assert "class token" in published.obstacle
+    assert (published.layer, published.descriptor.table) == ("cls", {"whiten": "none"})
     load_into(network, published.trunk, "w")
     x = torch.rand(1, 3, 518, 518, generator=generator)
     patches = F.conv2d(x, own["patch_embed.proj.weight"], own["patch_embed.proj.bias"], stride=14)
@@ -364,15 +379,15 @@ def test_a_bias_outside_the_range_and_a_nearly_singular_layer_are_refused():
 
 
 def test_a_layer_after_gem_needs_normalised_input_or_no_bias():
-    published, gem, weight = Published("n", {}), Gem(3.0), torch.eye(2)
+    published, pooled, weight = Published("n", {}), gem(3.0), torch.eye(2)
     for bias, normalised, expressible in [
         (torch.ones(2), True, True),
         (torch.ones(2), False, False),
         (torch.zeros(2), False, True),
         (None, False, True),
     ]:
-        result = with_linear(published, gem, weight, bias, fitted_on="", normalised=normalised)
-        assert (result.gem is not None, result.obstacle == "") == (expressible, expressible)
+        result = with_linear(published, pooled, weight, bias, fitted_on="", normalised=normalised)
+        assert (result.descriptor is not None, result.obstacle == "") == (expressible, expressible)
 
 
 def test_numpy_arrays_beside_the_tensors_are_read_and_arrays_of_objects_are_not(tmp_path):

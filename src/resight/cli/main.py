@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from resight.cli import evaluate, index, inspect, networks, output, recipes, search, weights
+from resight.cli import evaluate, explain, index, inspect, networks, output, recipes, search, study, weights
 from resight.errors import ResightError
 
 
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 app.command("index")(index.index)
 app.command("search")(search.search)
+app.command("explain")(explain.explain)
 app.command("info")(inspect.info)
 app.command("failures")(inspect.failures)
 app.command("remove")(index.remove)
@@ -56,6 +57,7 @@ app.command("refit")(index.refit)
 app.command("fit")(recipes.fit)
 app.command("evaluate")(evaluate.evaluate)
 app.command("tune")(evaluate.tune)
+app.add_typer(study.app, name="study")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(networks.app, name="networks")
 app.add_typer(weights.app, name="weights")

@@ -36,6 +36,9 @@ def fit(
     weights: Weights = None,
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="Learn from at most N of the photos.")] = 5000,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Compute the network in 8 bits: faster, a little less exact.")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Learn from photos what a recipe learns (codebook, whitening) and write a recipe that has it.
@@ -47,6 +50,6 @@ def fit(
 
     with Reporter(quiet) as reporter:
         written = fit_recipe(
-            recipe, photos, weights=weights, into=into, sample=sample, seed=seed, progress=reporter.report
+            recipe, photos, weights=weights, into=into, sample=sample, seed=seed, int8=int8, progress=reporter.report
         )
     output.line(str(written))

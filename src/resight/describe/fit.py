@@ -26,6 +26,7 @@ from resight.recipes.recipe import CodebookStage, Recipe, load_recipe
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
     from resight.describe.global_descriptor import GlobalDescriber
 
+_QUANTISED_ON = 300  # photos, all kept in memory
 _DESCRIPTORS = 1_048_576  # that a codebook is learned from: 16 for each of 65,536 words
 
 
@@ -37,19 +38,23 @@ def fit_recipe(
     into: Path,
     sample: int = 5000,
     seed: int = 0,
+    int8: bool = False,
     progress: Callable[[str, int, int | None], None] = lambda phase, done, total: None,
 ) -> Path:
     """Learn from photos what a recipe learns, and write a fitted recipe: a folder with recipe.toml and artefacts.
 
     A network recipe learns what its poolings and embeddings have not learned yet, and its PCA-whitening anew (its
     codebook, if it has one, is learned from each collection); a recipe without a network learns its codebook. At most
-    `sample` photos, drawn with `seed`, are read; unreadable ones are passed over. progress: called with phase, done,
-    total.
+    `sample` photos, drawn with `seed`, are read; unreadable ones are passed over.
+    int8: also write its networks in 8 bits, for which the rest is then learned.
+    progress: called with phase, done, total.
     Returns `into`. Raises RecipeError if the photos are too few, the recipe learns nothing, or `into` is not empty.
     """
     base = load_recipe(recipe)
     if weights is not None and base.global_ is None:
         raise RecipeError(f"recipe {base.name} has no network; leave out --weights")
+    if int8 and base.global_ is None:
+        raise RecipeError(f"recipe {base.name} has no network; leave out --int8")
     if base.global_ is None and base.codebook is None:
         raise RecipeError(f"recipe {base.name} learns nothing, so there is nothing to fit")
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
@@ -59,7 +64,7 @@ def fit_recipe(
     into.mkdir(parents=True, exist_ok=True)
     update: dict[str, GlobalStage | CodebookStage] = {}
     if base.global_ is not None:
-        update["global_"] = _fit_global(base.global_, base, photos, weights, into, fitted_on, progress)
+        update["global_"] = _fit_global(base.global_, base, photos, weights, into, fitted_on, int8, progress)
     elif base.codebook is not None:
         update["codebook"] = _fit_codebook(base.codebook, base, photos, into, fitted_on, progress)
     table = base.model_copy(update=update).model_dump(by_alias=True, exclude_none=True)
@@ -102,12 +107,22 @@ def _fit_global(
     weights: Path | None,
     into: Path,
     fitted_on: str,
+    int8: bool,
     progress: Callable[[str, int, int | None], None],
 ) -> GlobalStage:
     given = {"weights": str(weights.absolute()), "weights_sha256": ""} if weights else {}
     also = tuple({key: value for key, value in other.items() if key != "whitening"} for other in stage.also)
     unfitted = stage.model_copy(update={"whitening": "", "also": also, **given})
+    if int8:
+        unfitted = _with_branches(unfitted, {place: {"quantised": ""} for place in range(len(unfitted.branches))})
     describer = load_global(unfitted, recipe.name)
+    if int8:
+        some = photos[:: -(-len(photos) // _QUANTISED_ON)]
+        images = _read(some, recipe.image.max_side, [], "quantising", progress)
+        prepared = [describer.prepare(image.pixels) for image in images]
+        written = describer.quantise(prepared, into, f"{len(prepared)} of {fitted_on}")
+        unfitted = _with_branches(unfitted, {p: {"quantised": str(into / name)} for p, name in written.items()})
+        describer = load_global(unfitted, recipe.name)
     if describer.unlearned:
         from resight.describe.learn import learn_heads, save_learned
 
@@ -123,8 +138,8 @@ def _fit_global(
         if branch.weights and branch.weights not in copied:
             copied[branch.weights] = _copy_weights(Path(branch.weights), into, len(copied))
         fitted[place] = {"weights": copied.get(branch.weights, ""), "weights_sha256": sha256}
-        for key, file in (("learned", branch.learned), ("reduction", branch.reduction)):
-            if file:
+        for key in ("learned", "reduction", "quantised"):
+            if file := getattr(branch, key):
                 fitted[place][key] = _copy_learned(Path(file), into, place)
     if stage.whiten != "none":
         digests: list[str] = []
@@ -147,6 +162,8 @@ def _copy_learned(file: Path, into: Path, place: int) -> str:
         return file.name
     name = file.name if place == 0 else f"{file.stem}-{place + 1}{file.suffix}"
     shutil.copyfile(file, into / name)
+    if file.suffix == ".xml":  # a network, whose weights lie beside it
+        shutil.copyfile(file.with_suffix(".bin"), (into / name).with_suffix(".bin"))
     return name
 
 

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,14 +17,13 @@ from resight.describe.views import Feeding, Views
 from resight.errors import RecipeError
 from resight.features.fusion import append_orthogonal, concatenate, count_pairs
 from resight.features.multiscale import l2_normalise
-from resight.networks.backbone import load_backbone, load_classifier
+from resight.networks.backbone import Backbone, load_backbone, load_classifier
 from resight.networks.engine import Engine, make_engine
 from resight.networks.layers import Layer
+from resight.networks.quantise import QuantisedEngine, quantise
 from resight.networks.weights import file_sha256
 from resight.projection.projection import Projection
 from resight.recipes.network_stages import Branch, GlobalStage, Proposals
-
-_BATCH_PIXELS = 1 << 20  # of pictures sent through a network at a time: bounds memory
 
 Prepared = tuple[Views, ...]  # of one image, one for each network of the stage
 
@@ -35,7 +36,8 @@ class _Network:
     engine: Engine
     layers: tuple[Layer, ...]
     branches: tuple[tuple[int, int], ...]
-    identity: tuple[str, str, float | None]  # name, weights' sha256, batch normalisation's ε
+    identity: tuple[str | float | None, ...]  # name, weights' sha256, batch normalisation's ε; and the engine's if any
+    backbone: Backbone
 
 
 class GlobalDescriber:
@@ -71,11 +73,12 @@ class GlobalDescriber:
         if weights is None:
             _check_sha256(first, backbone.weights_sha256, f"the downloaded weights of {first.network}")
         reads = tuple((place, names.index(branch.layer)) for place, branch in zip(places, branches, strict=True))
-        identity = backbone.name, backbone.weights_sha256, backbone.batchnorm_eps
+        runs = QuantisedEngine(backbone, folder / first.quantised) if first.quantised else make_engine(backbone, engine)
+        identity = backbone.name, backbone.weights_sha256, backbone.batchnorm_eps, *filter(None, [runs.identity])
         schemes = [branch.scheme for branch in branches]
         proposals = tuple(dict.fromkeys(s for s in schemes if isinstance(s, Proposals) and s.on == "map"))
         feeding = Feeding(first, backbone.multiple, backbone.least, proposals)
-        return _Network(feeding, make_engine(backbone, engine), backbone.layers, reads, identity)
+        return _Network(feeding, runs, backbone.layers, reads, identity, backbone)
 
     def _make_heads(self, folder: Path) -> tuple[Head, ...]:
         layers = {place: network.layers[output] for network in self._networks for place, output in network.branches}
@@ -139,7 +142,7 @@ class GlobalDescriber:
     @property
     def weights_sha256(self) -> tuple[str, ...]:
         """For each branch, of its weights file, or of the parameters where they were downloaded."""
-        by_branch = {place: n.identity[1] for n in self._networks for place, _ in n.branches}
+        by_branch = {place: n.backbone.weights_sha256 for n in self._networks for place, _ in n.branches}
         return tuple(by_branch[place] for place in range(len(by_branch)))
 
     def describe(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -210,12 +213,12 @@ class GlobalDescriber:
             schemes: tuple[object, ...] = network.feeding.proposals
             boxes = [dict(zip(schemes, view.boxes, strict=True)) for view in views for _ in view.pictures]
             pooled: list[list[NDArray[np.floating]]] = [[np.empty((0, 0))] * len(pictures) for _ in network.branches]
-            for places, outputs in _batches(network.engine, pictures):
-                for rows, (place, output) in zip(pooled, network.branches, strict=True):
-                    head = self._heads[place]
-                    for row, picture in enumerate(places):
+            for picture, outputs in network.engine.each(pictures):
+                with _one_thread():
+                    for rows, (place, output) in zip(pooled, network.branches, strict=True):
+                        head = self._heads[place]
                         proposed = boxes[picture].get(head.branch.scheme)
-                        rows[picture] = head.features(outputs[output][row : row + 1], pictures[picture], proposed)
+                        rows[picture] = head.features(outputs[output], pictures[picture], proposed)
             for rows, (place, _) in zip(pooled, network.branches, strict=True):
                 start = 0
                 for view in views:
@@ -223,6 +226,32 @@ class GlobalDescriber:
                     found[place].append((np.concatenate(own),) if view.each else tuple(own))
                     start += len(own)
         return found
+
+    def outputs(self, image: Prepared) -> list[list[tuple[NDArray[np.uint8], Tensor]]]:
+        """For each branch, the pictures of one image that its network sees, each with its layer's output.
+
+        Outputs are 1×C×h×w or 1×C float32.
+        """
+        found: list[list[tuple[NDArray[np.uint8], Tensor]]] = [[] for _ in self.stage.branches]
+        for network, views in zip(self._networks, image, strict=True):
+            for picture in views.pictures:
+                outputs = network.engine(np.stack([picture]))
+                for place, output in network.branches:
+                    found[place].append((picture, outputs[output]))
+        return found
+
+    def quantise(self, images: Sequence[Prepared], into: Path, fitted_on: str) -> dict[int, str]:
+        """Write the networks in 8 bits, as prepared images ask for; by branch, the name of its file in ``into``.
+
+        Raises RecipeError as ``resight.networks.quantise.quantise``.
+        """
+        files: dict[int, str] = {}
+        for number, network in enumerate(self._networks):
+            name = "network.xml" if number == 0 else f"network-{number + 1}.xml"
+            pictures = [picture for image in images for picture in image[number].pictures]
+            quantise(network.backbone, pictures, into / name, fitted_on=fitted_on)
+            files |= {place: name for place, _ in network.branches}
+        return files
 
     def _check_lengths(self, vectors: list[NDArray[np.float64]]) -> None:
         for length, x in zip(self.stage.lengths, vectors, strict=True):
@@ -254,16 +283,15 @@ class GlobalDescriber:
         return tuple(found)
 
 
-def _batches(engine: Engine, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[list[int], tuple[Tensor, ...]]]:
-    """The network's outputs, by batches of pictures of one shape, so that none is padded; and the pictures' places."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for place, picture in enumerate(pictures):
-        by_shape.setdefault(picture.shape, []).append(place)
-    for shape, places in by_shape.items():
-        many = max(1, _BATCH_PIXELS // (shape[0] * shape[1]))
-        for start in range(0, len(places), many):
-            part = places[start : start + many]
-            yield part, engine(np.stack([pictures[place] for place in part]))
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """PyTorch on one thread: pooling ends before several have met, who wait for each other while others want cores."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _rows(scales: Scales) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from resight.errors import RecipeError
 from resight.features.multiscale import combine_scales, l2_normalise
 from resight.geometry.regions import round_outwards
 from resight.networks.layers import Layer
-from resight.recipes.network_stages import Branch, Keypoints, Whole
+from resight.recipes.network_stages import Branch, Keypoints, Scheme, Whole
 
 Scales = tuple[NDArray[np.floating], ...]  # R×C features of an image at each scale
 
@@ -55,11 +55,7 @@ class Head:
             return np.ascontiguousarray(maps[:, choose_positions(embedding, maps, picture)].T)
         if embedding is None and not self.ready:  # what its pooling learns from
             return output[0].flatten(1).T.float().numpy()
-        if isinstance(scheme, Whole | Keypoints) or scheme.on == "pixels":
-            return self.pool(output).double().numpy()
-        height, width = output.shape[2:]
-        regions = regions_of(scheme, (width, height), (picture.shape[1], picture.shape[0]), boxes)
-        cells = round_outwards(regions, width, height).tolist()
+        cells = cells_on_map(scheme, output, picture, boxes)
         parts = [self.pool(output[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in cells]
         return torch.cat(parts).double().numpy()
 
@@ -88,6 +84,21 @@ class Head:
             case "concatenate":
                 return vectors.ravel()
         return np.asarray(vectors.sum(axis=0))
+
+
+def cells_on_map(
+    scheme: Scheme, output: Tensor, picture: NDArray[np.uint8], boxes: NDArray[np.float32] | None
+) -> list[list[int]]:
+    """R (x1, y1, x2, y2), the cells of a 1×C×h×w map that each region takes; all, unless regions are pooled on the map.
+
+    picture: what the map is of. boxes: of proposals, as fractions.
+    """
+    height, width = output.shape[2:]
+    if isinstance(scheme, Whole | Keypoints) or scheme.on == "pixels":
+        return [[0, 0, width, height]]
+    regions = regions_of(scheme, (width, height), (picture.shape[1], picture.shape[0]), boxes)
+    cells: list[list[int]] = round_outwards(regions, width, height).tolist()
+    return cells
 
 
 def needs_learning(branch: Branch) -> bool:

@@ -13,8 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from resight.describe.describer import load_global
+from resight.embedding.layers import LayerEmbedding
+from resight.embedding.netvlad import NetVlad
 from resight.errors import RecipeError
-from resight.networks.layouts import Layout, Projection, Published, check, convert_plain, recognise
+from resight.networks.layouts import Descriptor, Layout, Projection, Published, check, convert_plain, recognise
 from resight.networks.weights import file_sha256, read_checkpoint
 from resight.projection.projection import Projection as FittedProjection
 from resight.recipes.network_stages import GlobalStage
@@ -30,8 +32,8 @@ def import_weights(
     """Convert a published checkpoint into the folder ``into``, which appears when it is complete.
 
     It holds ``model.safetensors`` (timm's names, the file's dtypes); where the checkpoint has more tensors,
-    ``head.safetensors`` (its own names); where the publication's descriptor is GeM, ``recipe.toml`` and, where
-    the checkpoint has a whitening, ``whitening.safetensors``.
+    ``head.safetensors`` (its own names); where a recipe can say how the publication makes its descriptor,
+    ``recipe.toml`` with, where the checkpoint has them, ``embedding.safetensors`` and ``whitening.safetensors``.
     layout: a name of ``resight.networks.layouts``, or None to recognise it.
     network: timm's name, for a plain state dict whose network is not recognised.
     single_scale: describe at one scale where the publication evaluates at several.
@@ -80,36 +82,41 @@ def _write_recipe(
     folder: Path, published: Published, layout: Layout, checkpoint: Path, sha256: str, obstacle: str
 ) -> tuple[str, ...]:
     """Writes whitening and recipe, or neither where there is an obstacle; returns remarks."""
-    gem = published.gem
-    if obstacle or gem is None:
+    made = published.descriptor
+    if obstacle or made is None:
         return _without_recipe(obstacle)
     stage = {
         "network": published.network,
         "layer": published.layer,
         "max_side": _MAX_SIDE,
-        "scales": gem.scales,
-        "pooling": {"kind": "gem", "p": gem.p},
-        "scale_pooling": gem.scale_pooling,
+        "scales": made.scales,
+        "scale_pooling": made.scale_pooling,
         "weights": "model.safetensors",
         "weights_sha256": sha256,
+        **made.table,
     }
-    absolute = stage | {"weights": str(folder / "model.safetensors")}
+    if made.learned:
+        _write_embedding(folder, made, checkpoint)
+        stage["learned"] = "embedding.safetensors"
+    absolute = stage | {key: str(folder / stage[key]) for key in ("weights", "learned") if key in stage}
     try:
         describer = load_global(GlobalStage.model_validate(absolute), checkpoint.name)
     except RecipeError as error:  # the weights fit, so it is the network that cannot be pooled
         return _without_recipe(str(error))
     channels = len(describer.raw(np.zeros((64, 64, 3), np.uint8)))
     remarks = published.notes
-    if gem.projection is not None:
+    if made.projection is not None:
         stage["whitening"] = "whitening.safetensors"
         (descriptor,) = describer.raw_fingerprints
-        stage["dimensions"] = _write_whitening(folder, gem.projection, channels, descriptor, checkpoint)
+        stage["dimensions"] = _write_whitening(folder, made.projection, channels, descriptor, checkpoint)
+    elif describer.stage.whiten == "none":
+        stage["dimensions"] = channels
     else:
         stage["dimensions"] = min(_DIMENSIONS, channels)
         remarks = (*remarks, "it has no whitening: learn one with `resight fit FOLDER PHOTOS --into ANOTHER`")
     table = {
         "name": re.sub(r"[^a-z0-9._-]+", "-", checkpoint.stem.lower()).strip("-._") or "imported",
-        "title": f"GeM (p = {gem.p:.4g}) on {published.network}" + (", whitened" if gem.projection else ""),
+        "title": f"{made.title} on {published.network}" + (", whitened" if made.projection else ""),
         "source": f"{layout.source}; {checkpoint.name}, sha256 {file_sha256(checkpoint)}",
         "filter": "global",
         "image": {"max_side": _MAX_SIDE},
@@ -123,6 +130,13 @@ def _write_recipe(
 
 def _without_recipe(obstacle: str) -> tuple[str, ...]:
     return (f"no recipe is written: {obstacle}", "the weights are, for recipes of one's own: see `resight recipes`")
+
+
+def _write_embedding(folder: Path, made: Descriptor, checkpoint: Path) -> None:
+    layer = NetVlad.from_state(made.learned)
+    LayerEmbedding("netvlad", layer, f"{checkpoint.name}, learned with the network").save(
+        folder / "embedding.safetensors"
+    )
 
 
 def _write_whitening(folder: Path, projection: Projection, channels: int, descriptor: str, checkpoint: Path) -> int:

@@ -9,10 +9,10 @@ import platform
 import sys
 import tempfile
 import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
@@ -43,7 +43,7 @@ class Engine(Protocol):
         """The outputs of the backbone's layers, float32 on the CPU, for B×H×W×3 RGB pictures."""
 
     def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Place and outputs, 1×…, of each H×W×3 RGB picture, whatever their sizes, in the order they are ready."""
+        """Place and outputs, 1×…, of each H×W×3 RGB picture, whatever their sizes, in any order."""
 
 
 class FromBytes(nn.Module):
@@ -222,29 +222,40 @@ class Runner:
 
     def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """As ``Engine``'s. The next are computed while the caller is busy with one."""
-        ready: SimpleQueue[tuple[int, tuple[Tensor, ...]]] = SimpleQueue()
-
-        def take(request: Any, place: int) -> None:
-            # Copied: OpenVINO reuses its buffers.
-            ready.put((place, tuple(torch.from_numpy(np.array(tensor.data)) for tensor in request.output_tensors)))
-
-        jobs = import_openvino().AsyncInferQueue(self._ready(several=len(pictures) > 1))
-        jobs.set_callback(take)
+        if not len(pictures):
+            return
+        several = len(pictures) > 1
+        model = self._ready(several)
+        # No callbacks: OpenVINO's threads would want the GIL while who destroys the model holds it and awaits them.
+        idle = [model.create_infer_request() for _ in range(min(len(pictures), 2 * torch.get_num_threads()))]
+        running: deque[tuple[int, Any]] = deque()
         try:
             for place, picture in enumerate(pictures):
-                jobs.start_async({0: picture[None]}, place)
-                while not ready.empty():
-                    yield ready.get()
+                if not idle:
+                    done, request = running.popleft()
+                    yield done, _outputs(request)
+                    idle.append(request)
+                request = idle.pop()
+                request.start_async({0: picture[None]})
+                running.append((place, request))
+            while running:
+                done, request = running.popleft()
+                yield done, _outputs(request)
         finally:
-            jobs.wait_all()
-        while not ready.empty():
-            yield ready.get()
+            for _, request in running:
+                request.wait()
 
     def _ready(self, several: bool) -> Any:
         if several not in self._compiled:
             streams = torch.get_num_threads() if several else 1
             self._compiled[several] = compile_model(self._core, self._model, streams)
         return self._compiled[several]
+
+
+def _outputs(request: Any) -> tuple[Tensor, ...]:
+    request.wait()
+    # Copied: OpenVINO reuses its buffers.
+    return tuple(torch.from_numpy(np.array(tensor.data)) for tensor in request.output_tensors)
 
 
 def compile_model(core: Any, model: Any, streams: int) -> Any:

@@ -9,7 +9,7 @@ from resight.recipes.poolings import Gem, Pooling
 from resight.recipes.stage import Stage
 
 # Keys whose values are paths of files.
-LEARNED = ("whitening", "learned", "reduction")
+LEARNED = ("whitening", "learned", "reduction", "quantised")
 FILES = ("weights", *LEARNED, "model")
 
 
@@ -97,6 +97,7 @@ class Branch(Stage):
     weights: path of a local weights file, relative to the recipe's folder, or "" for the library's own download.
     whitening: path of a PCA-whitening artefact made by `resight fit`, relative to the recipe's folder; "" = unfitted.
     learned, reduction: likewise of what pooling or embedding learn, and of the PCA before an embedding.
+    quantised: likewise of the network in 8 bits, which `resight fit --int8` makes; then that is what runs.
     """
 
     network: str
@@ -114,6 +115,7 @@ class Branch(Stage):
     whitening: str = ""
     learned: str = ""
     reduction: str = ""
+    quantised: str = ""
 
     @property
     def crops(self) -> bool:
@@ -124,7 +126,7 @@ class Branch(Stage):
     def feeding(self) -> tuple[str, ...]:
         """What decides which pictures go through which network: branches that agree in it share the passes."""
         cut = self.scheme.model_dump_json(exclude={"aggregate"}) if self.crops else ""
-        return self.network, self.weights, str(self.max_side), str(self.scales), cut
+        return self.network, self.weights, self.quantised, str(self.max_side), str(self.scales), cut
 
     def dump_parameters(self) -> str:
         """All that decides what the branch computes from its network, as JSON; without places of files."""
@@ -219,6 +221,6 @@ def _check_pair(fusion: str, branches: tuple[Branch, ...]) -> None:
     if fusion == "deep-index":
         if not all(isinstance(branch.embedding, BowStage) for branch in branches):
             raise ValueError('fusion deep-index counts pairs of visual words: give both embedding = { kind = "bow" }')
-        fed = [(*branch.feeding[2:], branch.scheme, branch.embedding and branch.embedding.mask) for branch in branches]
+        fed = [(*branch.feeding[3:], branch.scheme, branch.embedding and branch.embedding.mask) for branch in branches]
         if fed[0] != fed[1]:
             raise ValueError("fusion deep-index pairs the words of the same regions: give both the same scheme")

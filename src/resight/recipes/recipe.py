@@ -120,7 +120,7 @@ class Recipe(Stage):
 
     def dump(self, stages: set[str]) -> str:
         """Some of the stages as JSON, without the places of weights and artefacts, which move."""
-        branch: dict[str, Any] = {"weights": True, "whitening": True, "scheme": {"model"}}
+        branch: dict[str, Any] = {key: True for key in FILES if key != "model"} | {"scheme": {"model"}}
         moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}, "codebook": {"path"}}
         return self.model_dump_json(include=stages, exclude=moving)
 

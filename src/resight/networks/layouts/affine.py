@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from resight.errors import RecipeError
-from resight.networks.layouts.published import Gem, Projection, Published
+from resight.networks.layouts.published import Descriptor, Projection, Published
 
 _TOLERANCE = 1e-4  # of the length that the layer gives to a typical unit vector
 _AVERAGED = (
@@ -39,9 +39,15 @@ def centred(weight: Tensor, bias: Tensor | None, fitted_on: str) -> Projection:
 
 
 def with_linear(
-    published: Published, gem: Gem, weight: Tensor, bias: Tensor | None, *, fitted_on: str, normalised: bool
+    published: Published,
+    descriptor: Descriptor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    fitted_on: str,
+    normalised: bool,
 ) -> Published:
-    """``published`` with ``gem``, then a linear layer, then ℓ2; with an obstacle where a recipe cannot say that.
+    """``published`` with a pooling, then a linear layer, then ℓ2; with an obstacle where a recipe cannot say that.
 
     normalised: whether the layer takes ℓ2-normalised vectors. If not, W g + b = |g| (W x + b / |g|) for g = |g| x
     is a function of x, up to length, only without a bias.
@@ -49,12 +55,12 @@ def with_linear(
     if not normalised and bias is not None and bool(bias.any()):
         return replace(
             published,
-            obstacle="a linear layer with a bias follows its GeM without ℓ2-normalisation in between, and a recipe of "
-            "this version normalises in between",
+            obstacle="a linear layer with a bias follows its pooling without ℓ2-normalisation in between, and a recipe "
+            "of this version normalises in between",
         )
     try:
         projection = centred(weight, bias, fitted_on)
     except RecipeError as error:
         return replace(published, obstacle=str(error))
-    notes = published.notes if len(gem.scales) == 1 else (*published.notes, _AVERAGED)
-    return replace(published, gem=replace(gem, projection=projection), notes=notes)
+    notes = published.notes if len(descriptor.scales) == 1 else (*published.notes, _AVERAGED)
+    return replace(published, descriptor=replace(descriptor, projection=projection), notes=notes)

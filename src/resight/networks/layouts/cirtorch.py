@@ -5,10 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from resight.errors import RecipeError
 from resight.networks.layouts.affine import with_linear
-from resight.networks.layouts.published import Gem, Layout, Projection, Published, exponent, normalisation
+from resight.networks.layouts.published import Descriptor, Layout, Projection, Published, exponent, gem, normalisation
 from resight.networks.layouts.sequential import besides, last_activation, named, under
 from resight.networks.weights import Checkpoint
 
@@ -40,24 +41,38 @@ def _convert(checkpoint: Checkpoint, single_scale: bool) -> Published:
     obstacle = _obstacle(checkpoint, meta)
     if obstacle:
         return replace(published, obstacle=obstacle)
-    p = exponent(state["pool.p"], origin)
+    descriptor = _pooling(meta["pooling"], state, origin)
     if "whiten.weight" in state:
-        gem = Gem(p, (1.0,) if single_scale else _SCALES_WHITENED)
+        descriptor = replace(descriptor, scales=(1.0,) if single_scale else _SCALES_WHITENED)
         fitted_on = f"layer whiten of {checkpoint.path.name}, learned with the network"
         weight, bias = state["whiten.weight"], state.get("whiten.bias")
-        return with_linear(published, gem, weight, bias, fitted_on=fitted_on, normalised=True)
+        return with_linear(published, descriptor, weight, bias, fitted_on=fitted_on, normalised=True)
     projection, notes = _learned_afterwards(checkpoint, meta, single_scale)
-    gem = Gem(p, (1.0,), "mean", projection) if single_scale else Gem(p, _SCALES, "gem", projection)
-    return replace(published, gem=gem, notes=notes)
+    descriptor = replace(descriptor, projection=projection)
+    if not single_scale:
+        # Its test script pools scales by their generalised mean where the pooling is GeM.
+        descriptor = replace(descriptor, scales=_SCALES, scale_pooling="gem" if meta["pooling"] == "gem" else "mean")
+    return replace(published, descriptor=descriptor, notes=notes)
+
+
+def _pooling(name: str, state: Mapping[str, Tensor], origin: str) -> Descriptor:
+    if name == "gem":
+        return gem(exponent(state["pool.p"], origin))
+    if name == "rmac":
+        return Descriptor("R-MAC", {"pooling": "mac", "scheme": {"kind": "grid", "levels": 3, "variant": "cirtorch"}})
+    # What it calls SPoC is the plain average.
+    return Descriptor(name.upper(), {"pooling": "average" if name == "spoc" else "mac"})
 
 
 def _obstacle(checkpoint: Checkpoint, meta: Mapping[str, Any]) -> str:
-    if meta.get("pooling") != "gem":
-        return f"its pooling is {meta.get('pooling')}, and a recipe of this version has gem only"
+    if meta.get("pooling") not in ("gem", "mac", "spoc", "rmac"):
+        return f"its pooling is {meta.get('pooling')}, which a recipe of this version cannot say"
     if meta.get("regional"):
         return "its pooling is regional, and a recipe of this version pools the whole photo only"
     if meta.get("local_whitening"):
         return "it whitens local features before pooling, which a recipe of this version cannot say"
+    if meta["pooling"] != "gem":
+        return ""
     p = checkpoint.state.get("pool.p")
     if p is None:
         raise RecipeError(f"{checkpoint.path}: its pooling is gem, but it holds no pool.p")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from resight.errors import RecipeError
 from resight.networks.layouts.affine import with_linear
-from resight.networks.layouts.published import Gem, Layout, Published, exponent
+from resight.networks.layouts.published import Layout, Published, exponent, gem
 from resight.networks.layouts.sequential import under
 from resight.networks.weights import Checkpoint
 
@@ -35,7 +35,7 @@ def _convert(checkpoint: Checkpoint, single_scale: bool) -> Published:
     published = Published(_DEPTHS[blocks], trunk, head=kept)
     return with_linear(
         published,
-        Gem(exponent(head["pool.p"], origin), (1.0,) if single_scale else _SCALES),
+        gem(exponent(head["pool.p"], origin), (1.0,) if single_scale else _SCALES),
         head["fc.weight"],
         head.get("fc.bias"),
         fitted_on=f"layer fc of {checkpoint.path.name}, learned with the network",

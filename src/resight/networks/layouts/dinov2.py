@@ -5,7 +5,7 @@ import importlib
 import torch
 
 from resight.errors import RecipeError
-from resight.networks.layouts.published import Layout, Published, build
+from resight.networks.layouts.published import Descriptor, Layout, Published, build
 from resight.networks.weights import Checkpoint
 
 _SIZES = {384: "small", 768: "base", 1024: "large", 1536: "giant"}
@@ -30,7 +30,8 @@ def _convert(checkpoint: Checkpoint, single_scale: bool) -> Published:
     return Published(
         network,
         trunk,
-        obstacle="its descriptor is the class token, and a recipe of this version pools feature maps only",
+        layer="cls",
+        descriptor=Descriptor("class token", {"whiten": "none"}),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from resight.errors import RecipeError
 from resight.networks.layouts.affine import with_linear
 from resight.networks.layouts.plain import recognise_network
-from resight.networks.layouts.published import Gem, Layout, Published, exponent, normalisation
+from resight.networks.layouts.published import Layout, Published, exponent, gem, normalisation
 from resight.networks.layouts.sequential import besides
 from resight.networks.weights import Checkpoint
 
@@ -35,13 +35,13 @@ def _convert(checkpoint: Checkpoint, single_scale: bool) -> Published:
         return replace(published, obstacle="it weights the photo's centre, which a recipe of this version cannot say")
     if "adpool.p" not in state:
         return replace(published, obstacle=f"its pooling is {options.get('pooling')}; a recipe here has gem only")
-    gem = Gem(exponent(state["adpool.p"], origin))
+    descriptor = gem(exponent(state["adpool.p"], origin))
     if options.get("without_fc") or "fc.weight" not in state:
-        return replace(published, gem=gem)
+        return replace(published, descriptor=descriptor)
     fitted_on = f"layer fc of {checkpoint.path.name}, learned with the network"
     normalised = bool(options.get("norm_features"))
     return with_linear(
-        published, gem, state["fc.weight"], state.get("fc.bias"), fitted_on=fitted_on, normalised=normalised
+        published, descriptor, state["fc.weight"], state.get("fc.bias"), fitted_on=fitted_on, normalised=normalised
     )
 
 

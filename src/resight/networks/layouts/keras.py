@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from resight.errors import RecipeError
-from resight.networks.layouts.published import Gem, Layout, Published
+from resight.networks.layouts.published import Layout, Published, gem
 from resight.networks.weights import Checkpoint
 
 # "caffe" preprocessing: BGR in 0 … 255 less a mean. Here as RGB in 0 … 1, the channels turned in the first layer.
@@ -37,7 +37,7 @@ def _convert(checkpoint: Checkpoint, single_scale: bool) -> Published:
         lacks=lacks,
         normalisation=(_MEAN, _STD),
         batchnorm_eps=_EPS,
-        gem=Gem(3.0),
+        descriptor=gem(3.0),
         notes=("the network is not made for retrieval: GeM with p = 3 at one scale is a beginning",),
     )
 

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from resight.errors import RecipeError
-from resight.networks.layouts.published import Layout, Published
+from resight.networks.layouts.published import Descriptor, Layout, Published
 from resight.networks.layouts.sequential import last_position, named, under
 from resight.networks.weights import Checkpoint
 
@@ -17,13 +17,16 @@ def _convert(checkpoint: Checkpoint, single_scale: bool) -> Published:
     encoder = under(state, "encoder.")
     if "28.weight" not in encoder:
         raise RecipeError(f"{checkpoint.path}: its encoder is not VGG-16, the one that timm has too")
+    learned = under(state, "pool.")
     trunk = named(encoder, "vgg16", str(checkpoint.path))
     return Published(
         "vgg16",
         trunk,
         layer=f"features.{last_position(trunk)}",  # the last convolution, without its ReLU
-        head={f"pool.{name}": tensor for name, tensor in under(state, "pool.").items()},
-        obstacle="its pooling is NetVLAD, and a recipe of this version has gem only",
+        head={f"pool.{name}": tensor for name, tensor in learned.items()},
+        descriptor=Descriptor(
+            "NetVLAD", {"embedding": {"kind": "netvlad", "words": len(learned["centroids"])}}, learned=learned
+        ),
     )
 
 

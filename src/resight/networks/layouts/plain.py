@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from resight.errors import RecipeError
-from resight.networks.layouts.published import Gem, Layout, Published, build
+from resight.networks.layouts.published import Layout, Published, build, gem
 from resight.networks.layouts.sequential import besides, last_activation
 from resight.networks.weights import Checkpoint, timm_name
 
@@ -55,7 +55,7 @@ def convert(checkpoint: Checkpoint, network: str | None) -> Published:
         trunk,
         layer=last_activation(trunk, network),
         normalisation=None,
-        gem=Gem(3.0),
+        descriptor=gem(3.0),
         notes=("the network is not made for retrieval: GeM with p = 3 at one scale is a beginning",),
     )
 

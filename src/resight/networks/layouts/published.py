@@ -1,7 +1,7 @@
 """What a published checkpoint says, in this library's terms: the value that every layout converts to."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,13 +28,29 @@ class Projection:
 
 
 @dataclass(frozen=True, eq=False)
-class Gem:
-    """GeM with exponent ``p`` at each of ``scales``, ℓ2, pooled over the scales, ℓ2, then the projection if any."""
+class Descriptor:
+    """A layer's output at each of ``scales`` made a vector, ℓ2, pooled over the scales, ℓ2, then the projection if any.
 
-    p: float
+    title: what it is, in words. table: keys of a recipe's [global] that say how: pooling, scheme, embedding.
+    learned: parameters of the embedding.
+    """
+
+    title: str
+    table: Mapping[str, Any]
     scales: tuple[float, ...] = (1.0,)
     scale_pooling: Literal["mean", "gem"] = "mean"
     projection: Projection | None = None
+    learned: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def gem(
+    p: float,
+    scales: tuple[float, ...] = (1.0,),
+    scale_pooling: Literal["mean", "gem"] = "mean",
+    projection: Projection | None = None,
+) -> Descriptor:
+    """GeM with exponent p."""
+    return Descriptor(f"GeM (p = {p:.4g})", {"pooling": {"kind": "gem", "p": p}}, scales, scale_pooling, projection)
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +63,7 @@ class Published:
     head: the checkpoint's other tensors, under its own names.
     normalisation: per-channel (mean, standard deviation) of RGB in [0, 1]; None for the network's own.
     batchnorm_eps: of every batch normalisation; None for the network's own.
-    gem: how the descriptor is made, or None with ``obstacle`` saying why a recipe of this version cannot say it.
+    descriptor: how it is made, or None with ``obstacle`` saying why a recipe of this version cannot say it.
     notes: what whoever imports it should know.
     """
 
@@ -58,7 +74,7 @@ class Published:
     head: dict[str, Tensor] = field(default_factory=dict)
     normalisation: Normalisation | None = IMAGENET
     batchnorm_eps: float | None = None
-    gem: Gem | None = None
+    descriptor: Descriptor | None = None
     obstacle: str = ""
     notes: tuple[str, ...] = ()
 

@@ -1,0 +1,103 @@
+"""What each pooling takes beside the network's pass before it: DenseNet-169, one photograph of 362 pixels.
+
+Weights and picture are random: speed needs no trained ones. Every pooling is timed from the layer's output to the unit
+vector, as recipes run it.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from common import header, table, write_json
+from resight.describe.head import Head, make_head
+from resight.describe.pooling import ChannelStatistics
+from resight.evaluation.study import POOLINGS
+from resight.networks.architectures import create_network
+from resight.networks.backbone import load_backbone
+from resight.networks.engine import make_engine
+from resight.recipes.network_stages import Branch
+
+NETWORK, LAYER = "densenet169", "features"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One pooling. seconds: median for one picture. share: of the median pass."""
+
+    pooling: str
+    seconds: float
+    share: float
+
+
+def heads(folder: Path, layer: Any) -> dict[str, Head]:
+    """Every pooling of `resight study pooling`, with statistics of channels drawn at random."""
+    mean, variance = np.random.default_rng(0).random((2, layer.channels), dtype=np.float32)
+    ChannelStatistics(mean, variance, 2, "nothing").save(folder / "channels.safetensors")
+    learned = {kind: {"pooling": kind, "learned": "channels.safetensors"} for kind in ("heat", "sba")}
+    return {
+        name: make_head(Branch.model_validate({"network": NETWORK, **part}), layer, folder, None, NETWORK)
+        for name, part in {**POOLINGS, **learned}.items()
+    }
+
+
+def clocked(work: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Median seconds of each piece of work, done by turns, so that other load on the machine slows all alike."""
+    seconds = np.empty((rounds, len(work)))
+    for turn in range(-1, rounds):  # the first is not counted
+        for place, each in enumerate(work):
+            began = time.perf_counter()
+            each()
+            seconds[turn, place] = time.perf_counter() - began
+    return np.median(seconds, axis=0).tolist()
+
+
+def pool(head: Head, output: torch.Tensor, picture: np.ndarray) -> np.ndarray:
+    """1×C from the layer's output."""
+    return head.vectors([(head.features(output, picture, None),)])
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Result]:
+    """Time the pass and every pooling, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", type=int, default=362, help="longest side of a 4:3 picture (default: 362)")
+    parser.add_argument("--rounds", type=int, default=20, help="timed passes (default: 20)")
+    parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
+    options = parser.parse_args(arguments)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.manual_seed(0)
+        torch.save(create_network(NETWORK).state_dict(), folder / "weights.pth")
+        backbone = load_backbone(NETWORK, layers=[LAYER], weights=folder / "weights.pth")
+        engine, made = make_engine(backbone), heads(folder, backbone.layers[0])
+        height = round(0.75 * options.side)
+        picture = np.random.default_rng(0).integers(0, 255, (height, options.side, 3), np.uint8)
+        (output,) = engine(picture[None])
+        work = [partial(engine, picture[None]), *(partial(pool, head, output, picture) for head in made.values())]
+        forward, *times = clocked(work, options.rounds)
+    results = [Result(pooling, seconds, seconds / forward) for pooling, seconds in zip(made, times, strict=True)]
+    channels, rows, columns = output.shape[1:]
+    protocol = (
+        f"{NETWORK}, one picture of {options.side}×{height}, map of {channels}×{rows}×{columns}; a pass by "
+        f"{engine.name} takes {1000 * forward:.1f} ms; medians of {options.rounds} turns"
+    )
+    print(header(protocol), render(results), sep="\n")
+    write_json(options.out, protocol, [asdict(result) for result in results])
+    return results
+
+
+def render(results: Sequence[Result]) -> str:
+    """A Markdown table."""
+    rows = [(r.pooling, f"{1000 * r.seconds:.2f}", f"{100 * r.share:.2f} %") for r in results]
+    return table(("pooling", "ms", "of the network's pass"), rows)
+
+
+if __name__ == "__main__":
+    main()

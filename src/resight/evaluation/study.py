@@ -1,0 +1,420 @@
+"""What pooling, length or layer does to mAP, on labelled sets, with any network (the survey's Fig. 11).
+
+Descriptors that see the same pictures are computed from the same passes. Ranked by cosine; trapezoidal AP.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.describe.describer import Describer, load_global
+from resight.errors import GroundTruthError, ImageError, QueryError, RecipeError, ResightError
+from resight.evaluation.figures import figures
+from resight.evaluation.judge import judge
+from resight.evaluation.labelled import LabelledSet
+from resight.evaluation.measure import versions
+from resight.evaluation.plot import Kind, Result, Study
+from resight.fitted import PhotoSketch
+from resight.geometry.boxes import Box
+from resight.images.image import Image
+from resight.images.read import digest, load
+from resight.images.sources import find_sources
+from resight.projection.moments import gather
+from resight.projection.pca import pca, pca_whitening
+from resight.projection.projection import Projection
+from resight.recipes.network_stages import Branch, GlobalStage
+from resight.recipes.recipe import Recipe
+from resight.search.ranking import Ranking
+
+if TYPE_CHECKING:  # it imports torch
+    from resight.describe.global_descriptor import GlobalDescriber, Prepared
+
+_BATCH, _READERS = 16, 4  # images described together, and threads that read the next of them: bound memory
+_ASKED = 256  # queries compared with a database at a time: bounds memory
+_LEAST = 32  # dimensions, as in the survey's Fig. 11 (c)
+
+# Of a map, without learning. Average and sum differ in length only, so the unit vectors that are compared are equal.
+POOLINGS: Mapping[str, Mapping[str, Any]] = {
+    "average": {"pooling": "average"},
+    "sum": {"pooling": "sum"},
+    "mac": {"pooling": "mac"},
+    "gem": {"pooling": {"kind": "gem", "p": 3.0}},
+    "spoc": {"pooling": "spoc"},
+    "crow": {"pooling": "crow"},
+    "gram": {"pooling": "gram"},
+    "r-mac": {"pooling": "mac", "scheme": {"kind": "grid"}},
+}
+
+Picture = tuple[str | Path, Box | None]
+Read = Callable[[str | Path, Box | None], Image]
+Vectors = Mapping[str, NDArray[np.float32]]  # descriptor → N×C, ℓ2-normalised
+Report = Callable[[str, int, int | None], None]  # phase, done, total
+
+
+def silent(phase: str, done: int, total: int | None) -> None:
+    """Reports nothing."""
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """Pictures' vectors; none where no picture could be read.
+
+    places: of the N pictures that could be read. unread: place → reason, of the others.
+    """
+
+    vectors: Vectors
+    places: tuple[int, ...]
+    unread: Mapping[int, str]
+
+    def rows(self, paths: Sequence[str]) -> dict[str, int]:
+        """The row of each picture's vectors, by the path it has here."""
+        return {paths[place]: row for row, place in enumerate(self.places)}
+
+
+@dataclass(frozen=True, eq=False)
+class Variants:
+    """Descriptors that are computed together.
+
+    names: of each. describer: makes a vector for each of them. read: an image, or a box in it; may raise ImageError.
+    """
+
+    names: tuple[str, ...]
+    describer: "GlobalDescriber"
+    read: Read
+
+    @classmethod
+    def of(cls, tables: Mapping[str, Mapping[str, Any]], read: Read, recipe: str = "RECIPE") -> Self:
+        """Of `[global]` tables by name. recipe: its name, for messages. Raises RecipeError as GlobalDescriber does."""
+        first, *others = (Branch.model_validate(table).model_dump() for table in tables.values())
+        # Late fusion keeps every variant's vector apart.
+        stage = GlobalStage.model_validate({**first, "also": others, "fusion": "scores"})
+        return cls(tuple(tables), load_global(stage, recipe), read)
+
+    def describe(self, pictures: Sequence[Picture], phase: str = "describing", report: Report = silent) -> Described:
+        """The pictures' vectors. Raises RecipeError where what makes them has yet to learn."""
+        if self.describer.unlearned:
+            raise RecipeError("the recipe's pooling or embedding has yet to learn: make it ready with `resight fit`")
+        parts: list[list[NDArray[np.float32]]] = [[] for _ in self.names]
+        places: list[int] = []
+        unread: dict[int, str] = {}
+        for batch in self._prepared(pictures):
+            views = []
+            for place, found in enumerate(batch, len(places) + len(unread)):
+                if isinstance(found, ImageError):
+                    unread[place] = found.reason
+                else:
+                    places.append(place)
+                    views.append(found)
+            for part, vectors in zip(parts, self.describer.samples(views) if views else [], strict=bool(views)):
+                part.append(vectors.astype(np.float32))
+            report(phase, len(places) + len(unread), len(pictures))
+        named = {name: np.concatenate(part) for name, part in zip(self.names, parts, strict=True) if part}
+        return Described(named, tuple(places), unread)
+
+    def queries(self, labelled: LabelledSet, database: Described, report: Report = silent) -> Vectors:
+        """The queries' vectors: the database's own where a whole image of it is asked about.
+
+        Raises QueryError, naming the query, where one cannot be read.
+        """
+        rows = database.rows(labelled.database)
+        asked = labelled.queries
+        new = [place for place, q in enumerate(asked) if q.box is not None or q.path not in rows]
+        known = sorted(set(range(len(asked))) - set(new))
+        found = {name: np.empty((len(asked), x.shape[1]), np.float32) for name, x in database.vectors.items()}
+        for name, x in database.vectors.items():
+            found[name][known] = x[[rows[asked[place].path] for place in known]]
+        if new:
+            pictures = [(labelled.locate(asked[place].path), asked[place].box) for place in new]
+            described = self.describe(pictures, f"queries of {labelled.name}", report)
+            for place, reason in described.unread.items():
+                raise QueryError(f"query {asked[new[place]].path} of {labelled.name}: {reason}")
+            for name, x in described.vectors.items():
+                found[name][new] = x
+        return found
+
+    def _prepared(self, pictures: Sequence[Picture]) -> Iterator[list["Prepared | ImageError"]]:
+        """Batches, the next read in threads while the network computes the last one."""
+
+        def prepare(picture: Picture) -> "Prepared | ImageError":
+            try:
+                return self.describer.prepare(self.read(*picture).pixels)
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(_READERS) as readers:
+            coming = readers.map(prepare, pictures[:_BATCH])
+            for start in range(0, len(pictures), _BATCH):
+                batch = list(coming)
+                coming = readers.map(prepare, pictures[start + _BATCH : start + 2 * _BATCH])
+                yield batch
+
+
+def cosines(queries: NDArray[np.float32], database: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+    """For each of Q×C unit vectors, its cosine with each of N×C, (N,)."""
+    for start in range(0, len(queries), _ASKED):
+        yield from queries[start : start + _ASKED] @ database.T
+
+
+def measure(
+    labelled: LabelledSet, similarities: Iterable[NDArray[np.floating]], rows: Mapping[str, int] | None = None
+) -> float:
+    """mAP of each query's similarities to the database, (N,).
+
+    rows: place in these of the images that have one, which are all in the set's order where it is not given. Ties are
+    in order of place; an image without a place is not retrieved.
+    """
+    known = {path: place for place, path in enumerate(labelled.database)} if rows is None else rows
+    outcomes = []
+    for query, scores in zip(labelled.queries, similarities, strict=True):
+        order = np.argsort(-scores, kind="stable")
+        ranking = Ranking(order, scores[order].astype(np.float32), (None,) * len(order), -math.inf, calibrated=False)
+        outcomes.append(judge(query, ranking, known))
+    found = figures(outcomes).mean_average_precision
+    assert found is not None  # every labelled set has a query with an answer
+    return found
+
+
+@dataclass(frozen=True)
+class Photos:
+    """What projections are learned from. fitted_on: which these are, in words."""
+
+    origins: tuple[str, ...]
+    fitted_on: str
+
+
+def draw_photos(paths: Sequence[str | Path], sample: int = 5000, seed: int = 0) -> Photos:
+    """At most ``sample`` of the photos that the paths name, drawn as `resight fit` draws them.
+
+    Raises ResightError where a path does not exist or there is no photo.
+    """
+    origins = [source.origin for source in find_sources(paths, on_problem=lambda origin, reason: None)]
+    named = ", ".join(map(str, paths))
+    if not origins:
+        raise ResightError(f"no photos in {named} to learn from: name a folder that has some")
+    drawn = np.sort(np.random.default_rng(seed).permutation(len(origins))[:sample])
+    return Photos(tuple(origins[place] for place in drawn), f"{len(drawn):,} photos of {named} (seed {seed})")
+
+
+def study_pooling(
+    sets: Sequence[LabelledSet],
+    recipe: Recipe,
+    *,
+    fit: Photos | None = None,
+    dimensions: int | None = None,
+    report: Report = silent,
+) -> Study:
+    """mAP by pooling of the recipe's first layer, at its sides and scales; its scheme and fusion are left out.
+
+    fit: photos from which SBA and the mean feature of heat diffusion are learned, and a PCA-whitening of each pooling
+        to ``dimensions``; by default 512, or as many as channels and photos allow. Without it heat diffusion has no
+        mean, and nothing is whitened.
+    Raises RecipeError where the recipe has no network, its layer no positions, or the photos are too few.
+    """
+    stage = _checked(sets, recipe)
+    if dimensions is not None and fit is None:
+        raise RecipeError("there are no photos to learn a whitening to these dimensions from: give --fit PHOTOS")
+    base = _plain(stage)
+    channels = _channels(base["network"], base["layer"])
+    if dimensions is not None and dimensions > channels:
+        raise RecipeError(f"layer {base['layer']} of {base['network']} has {channels} channels: lower --dimensions")
+    if fit is not None:
+        _check_enough(len(fit.origins), dimensions or 2, fit)
+    with tempfile.TemporaryDirectory(prefix="resight-study-") as folder:
+        tables = {name: {**base, **table} for name, table in POOLINGS.items()}
+        tables |= _learned_poolings(base, channels, fit, Path(folder), recipe, report)
+        variants = Variants.of(tables, _reader(recipe), recipe.name)
+    projections: dict[str, list[Projection]] = {}
+    if fit is not None:
+        fit, described = _described(fit, dimensions or 2, variants, report)
+        for (name, x), made_by in zip(described.vectors.items(), variants.describer.raw_fingerprints, strict=True):
+            most = min(512, x.shape[1], len(x) - 1) if dimensions is None else dimensions
+            moments = gather([x], most)
+            projections[name] = [pca_whitening(moments, most, fitted_on=fit.fitted_on, descriptor=made_by)]
+    return _run("pooling", sets, recipe, variants, projections, fit, report)
+
+
+def study_dimensions(sets: Sequence[LabelledSet], recipe: Recipe, *, fit: Photos, report: Report = silent) -> Study:
+    """mAP by the length to which PCA and PCA-whitening bring the recipe's descriptor: 32, 64, …, all.
+
+    fit: photos that both are learned from; there are fewer dimensions than photos. The whole descriptor is whitened,
+    also where the recipe whitens regions.
+    Raises RecipeError where the recipe has no network or fuses late, or the photos are too few.
+    """
+    stage = _checked(sets, recipe)
+    if stage.late:
+        raise RecipeError(f"recipe {recipe.name} keeps its branches' vectors apart: study a recipe of one vector")
+    _check_enough(len(fit.origins), _LEAST, fit)
+    describer = load_global(stage.model_copy(update={"whitening": "", "whiten": "image"}), recipe.name)
+    variants = Variants((recipe.name,), describer, _reader(recipe))
+    fit, described = _described(fit, _LEAST, variants, report)
+    x = described.vectors[recipe.name]
+    lengths = halvings(x.shape[1], len(x) - 1)
+    moments = gather([x], lengths[-1])
+    made_by = describer.raw_fingerprints[0]
+    longest = [
+        learn(moments, lengths[-1], fitted_on=fit.fitted_on, descriptor=made_by) for learn in (pca, pca_whitening)
+    ]
+    # The first axes of a longer projection are the shorter one.
+    projections = [replace(each, matrix=each.matrix[:length]) for each in longest for length in lengths]
+    return _run("dimensions", sets, recipe, variants, {recipe.name: projections}, fit, report)
+
+
+def study_layers(sets: Sequence[LabelledSet], recipe: Recipe, *, report: Report = silent) -> Study:
+    """mAP by layer of the recipe's first network, from low to high, under GeM (p = 3); maps with plain names only.
+
+    Raises RecipeError where the recipe has no network.
+    """
+    from resight.networks.sketch import Sketch
+
+    base = {**_plain(_checked(sets, recipe)), **POOLINGS["gem"]}
+    maps = [layer for layer in Sketch(base["network"]).layers() if layer.kind == "map"]
+    by_module = {layer.module: layer.name for layer in maps}  # VGG's conv1_2 is conv1: one row
+    tables = {name: {**base, "layer": name} for name in by_module.values()}
+    variants = Variants.of(tables, _reader(recipe), recipe.name)
+    return _run("layers", sets, recipe, variants, {}, None, report)
+
+
+def halvings(length: int, most: int) -> list[int]:
+    """32, 64, … up to the smaller of a vector's length and ``most``; and the length itself where it is no more."""
+    powers = [d for d in (_LEAST << bits for bits in range(20)) if d < length and d <= most]
+    return [*powers, length] if length <= most else powers
+
+
+def _run(
+    kind: Kind,
+    sets: Sequence[LabelledSet],
+    recipe: Recipe,
+    variants: Variants,
+    projections: Mapping[str, Sequence[Projection]],
+    fit: Photos | None,
+    report: Report,
+) -> Study:
+    """Every variant on every set, as it is and under each of its projections."""
+    fitted = None if fit is None else PhotoSketch.of(digest(load(origin)) for origin in fit.origins)
+    results, facts = [], {}
+    for labelled in sets:
+        pictures = [(labelled.locate(path), None) for path in labelled.database]
+        database = variants.describe(pictures, f"describing {labelled.name}", report)
+        if not database.places:
+            raise GroundTruthError(f"{labelled.file}: none of the database's images can be read: {database.unread[0]}")
+        queries, rows = variants.queries(labelled, database, report), database.rows(labelled.database)
+        for name, x in database.vectors.items():
+            asked = queries[name]
+            score = measure(labelled, cosines(asked, x), rows)
+            results.append(Result(labelled.name, name, "none", x.shape[1], score))
+            for each in projections.get(name, ()):
+                score = measure(labelled, cosines(each.transform(asked), each.transform(x)), rows)
+                results.append(Result(labelled.name, name, each.kind, each.dimension, score))
+        own = [path for path in labelled.database[: len(labelled.database) - labelled.distractors] if path in rows]
+        facts[labelled.name] = {
+            "revision": labelled.revision,
+            "selection": labelled.selection,
+            "database": len(labelled.database),
+            "queries": len(labelled.queries),
+            "unread": {labelled.database[place]: reason for place, reason in database.unread.items()},
+            "fitted_share": fitted and fitted.share_in(digest(load(str(labelled.locate(path)))) for path in own),
+        }
+    branch = variants.describer.stage.branches[0]
+    protocol = {
+        "recipe": recipe.name,
+        "network": branch.network,
+        **({} if kind == "layers" else {"layer": branch.layer}),
+        "weights": variants.describer.weights_sha256[0],
+        "pictures": f"of at most {branch.max_side} px, at scales {', '.join(f'{scale:g}' for scale in branch.scales)}",
+        **({"fitted on": fit.fitted_on} if fit else {}),
+        "figures": "mAP, trapezoidal; by cosine; ties in the database's order; a query that is in the database is left "
+        "out of its own ranking; junk removed",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "sets": facts,
+    }
+    return Study(kind, protocol, tuple(results))
+
+
+def _checked(sets: Sequence[LabelledSet], recipe: Recipe) -> GlobalStage:
+    """The recipe's network, where the sets can be told apart."""
+    names = [labelled.name for labelled in sets]
+    for labelled in sets:
+        if names.count(labelled.name) > 1:
+            raise GroundTruthError(f"{labelled.file}: another set is called {labelled.name} too: study them apart")
+    if recipe.global_ is None:
+        raise RecipeError(
+            f"recipe {recipe.name} has no [global] table, so no network to study: give --recipe one that has, such as "
+            "gem-densenet169"
+        )
+    return recipe.global_
+
+
+def _channels(network: str, layer: str) -> int:
+    from resight.networks.sketch import Sketch
+
+    (tap,) = Sketch(network).taps([layer])
+    if tap.layer.kind != "map":
+        raise RecipeError(f"layer {layer} of {network} is one vector, with nothing to pool: choose a map")
+    return tap.layer.channels
+
+
+def _plain(stage: GlobalStage) -> dict[str, Any]:
+    """The network, layer, sides and scales of a stage's first branch, without all that comes after."""
+    kept = {"network", "layer", "max_side", "scales", "weights", "weights_sha256"}
+    return stage.branches[0].model_dump(include=kept)
+
+
+def _reader(recipe: Recipe) -> Read:
+    describer = Describer(recipe)  # reads pixels as the recipe says; its own network is not loaded
+    return lambda path, box: describer.read(path, box)[0]
+
+
+def _learned_poolings(
+    base: Mapping[str, Any], channels: int, fit: Photos | None, folder: Path, recipe: Recipe, report: Report
+) -> dict[str, dict[str, Any]]:
+    """Tables of the poolings that know of other photos, with what they learned as files in ``folder``."""
+    from resight.describe.pooling import ChannelStatistics
+
+    heat = {**base, "pooling": "heat"}
+    blank = np.zeros(channels, np.float32)
+    # What it learns is a mean feature to take from each; a mean of zero is none.
+    ChannelStatistics(blank, blank, 0, "nothing").save(folder / "blank.safetensors")
+    tables = {"heat": {**heat, "learned": str(folder / "blank.safetensors")}}
+    if fit is not None:
+        from resight.describe.learn import learn_heads, save_learned
+
+        parts = {**base, "pooling": {"kind": "sba", "parts": min(25, channels)}}
+        variants = Variants.of({"sba": parts}, _reader(recipe), recipe.name)
+        images = _readable(fit, variants, report)
+        learned = learn_heads(variants.describer, images, len(fit.origins), fit.fitted_on)
+        (file,) = save_learned(learned[0], folder, 0).values()
+        tables["heat, centred"] = {**heat, "learned": str(folder / file)}
+        tables["sba"] = {**parts, "learned": str(folder / file)}
+    return tables
+
+
+def _readable(fit: Photos, variants: Variants, report: Report) -> Iterator[Image]:
+    for done, origin in enumerate(fit.origins, 1):
+        try:
+            yield variants.read(origin, None)
+        except ImageError:
+            continue
+        finally:
+            report("learning the poolings", done, len(fit.origins))
+
+
+def _described(fit: Photos, least: int, variants: Variants, report: Report) -> tuple[Photos, Described]:
+    """The photos that can be read, enough for ``least`` dimensions, and their vectors."""
+    described = variants.describe([(origin, None) for origin in fit.origins], "learning the projections", report)
+    _check_enough(len(described.places), least, fit)
+    return replace(fit, origins=tuple(fit.origins[place] for place in described.places)), described
+
+
+def _check_enough(photos: int, dimensions: int, fit: Photos) -> None:
+    if photos <= dimensions:
+        raise RecipeError(
+            f"{dimensions} dimensions are learned from more than {dimensions} photos; of {fit.fitted_on}, {photos} can "
+            "be read: give more, or ask for fewer dimensions"
+        )
