@@ -15,6 +15,7 @@ from resight.images.image import Image  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import file_sha256  # noqa: E402
 from resight.recipes.network_stages import GlobalStage  # noqa: E402
+from resight.recipes.poolings import Gem  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -118,9 +119,7 @@ def test_other_weights_than_the_recipes_are_refused(folder):
         GlobalDescriber(stage(weights_sha256="00"), folder)
 
 
-@pytest.mark.parametrize(
-    "change", [{"pooling": {"kind": "gem", "p": 2.0}}, {"max_side": 64}, {"scales": (0.5,)}, {"layer": "layer3"}]
-)
+@pytest.mark.parametrize("change", [{"pooling": Gem(p=2.0)}, {"max_side": 64}, {"scales": (0.5,)}, {"layer": "layer3"}])
 def test_a_whitening_for_other_parameters_is_refused(folder, change):
     ready = fitted(folder)
     with pytest.raises(RecipeError, match=r"whitening\.safetensors: was fitted for another"):

@@ -130,7 +130,8 @@ class GlobalDescriber:
         """For each whitening, sha256 of all that decides what it is learned from: weights and parameters."""
         facts = self._facts
         units = [[fact] for fact in facts] if self.stage.late else [facts]
-        how = [self.stage.whiten == "regions", "" if self.stage.late else self.stage.fusion]
+        paired = self.stage.fusion if self.stage.fusion in ("orthogonal", "deep-index") else ""
+        how = [self.stage.whiten == "regions", paired]
         return tuple(hashlib.sha256(json.dumps([*how, *unit]).encode()).hexdigest() for unit in units)
 
     @property
