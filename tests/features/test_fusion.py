@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import rankdata
 
-from resight.features.fusion import concatenate, fuse
+from resight.features.fusion import append_orthogonal, concatenate, count_pairs, fuse
 
 RNG = np.random.default_rng(0)
 
@@ -59,3 +59,28 @@ def test_what_does_not_fit_is_refused():
     for weights in ([1.0], [1.0, 0.0]):
         with pytest.raises(ValueError, match="N×B with B weights above 0"):
             fuse(np.ones((4, 2)), weights, "scores")
+
+
+def test_what_is_appended_is_orthogonal_to_the_first_vector():
+    a, b = RNG.normal(size=(2, 6, 5))
+    joined = append_orthogonal(a, b, weight=4.0)
+    np.testing.assert_allclose(np.linalg.norm(joined, axis=1), 1)
+    first, rest = joined[:, :5], joined[:, 5:]
+    np.testing.assert_allclose((first * rest).sum(axis=1), 0, atol=1e-12)
+    for row in range(6):  # with numpy's Gram-Schmidt
+        q, _ = np.linalg.qr(np.stack([a[row], b[row]], axis=1))
+        sine = abs(q[:, 1] @ b[row]) / np.linalg.norm(b[row])
+        assert np.linalg.norm(rest[row]) / np.linalg.norm(first[row]) == pytest.approx(2 * sine)
+    with pytest.raises(ValueError, match="one shape"):
+        append_orthogonal(a, b[:, :3])
+
+
+def test_pairs_of_words_are_counted_region_by_region():
+    rows, columns = RNG.random((7, 3)), RNG.random((7, 4))
+    counts = np.zeros((3, 4))
+    for region in range(7):
+        for v in range(3):
+            for w in range(4):
+                counts[v, w] += rows[region, v] * columns[region, w]
+    expected = np.sqrt(counts).ravel()
+    np.testing.assert_allclose(count_pairs(rows, columns), expected / np.linalg.norm(expected))

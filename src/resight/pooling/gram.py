@@ -25,6 +25,9 @@ def gram_weights(x: Tensor) -> Tensor:
     """
     check_map(x)
     channels = unit(x.flatten(2))
-    strength = (channels @ channels.mT).abs().sum(dim=2)
+    if bool((x >= 0).all()):  # the sum of cosines is the cosine's product with the sum: no C×C matrix
+        strength = (channels @ channels.sum(dim=1).unsqueeze(2)).squeeze(2)
+    else:
+        strength = (channels @ channels.mT).abs().sum(dim=2)
     fires = strength > 0
     return torch.log(strength.sum(dim=1, keepdim=True).where(fires, 1.0) / strength.where(fires, 1.0))
