@@ -1,7 +1,7 @@
 """mAP by layer, pooling, scheme and fusion, as the survey's §6.3 compares them; cosine of unwhitened vectors.
 
-A thin user of `resight.evaluation.study`, which shares a network's passes among its variants; schemes and fusions are
-only here.
+A thin user of `resight.evaluation.variants`, which shares a network's passes among its variants; schemes and fusions
+are only here.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from common import DATA, add_set_options, cache_name, header, labelled_sets, per
 from resight.describe.published import import_weights
 from resight.errors import ImageError
 from resight.evaluation import LabelledSet
-from resight.evaluation.study import Described, Variants, Vectors, measure
+from resight.evaluation.variants import Described, Variants, Vectors, measure
 from resight.features.fusion import concatenate, fuse
 from resight.geometry.boxes import Box, crop
 from resight.images.image import Image

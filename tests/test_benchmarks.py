@@ -143,7 +143,7 @@ def test_layers_compares_what_it_should(labelled_folder, tmp_path, capsys):
     import layers
     from common import DATA
 
-    weights = DATA / "weights" / layers.NETWORKS["densenet169"].weights
+    weights = DATA / "weights" / layers.NETWORKS["densenet169"].file
     if not weights.is_file():
         pytest.skip(f"{weights} is absent; RESIGHT_TEST_DATA names the folder of the sets and weights")
     where = ["--set", str(labelled_folder), "--collections", str(tmp_path), "--side", "128"]

@@ -13,6 +13,7 @@ import safetensors.torch  # noqa: E402
 
 from resight.cli.evaluate import tune  # noqa: E402
 from resight.describe.fit import fit_recipe  # noqa: E402
+from resight.errors import RecipeError  # noqa: E402
 from resight.evaluation import evaluate  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
@@ -102,12 +103,31 @@ def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):
         np.testing.assert_array_equal(again.search(asked).ids, by_file.ids)
 
 
-@pytest.mark.parametrize("fitted", ["multilayer-cnn"], indirect=True)
-def test_a_fusion_is_tuned_on_a_labelled_set(fitted, photos, tmp_path, capsys):
+@pytest.mark.parametrize("fitted", ["gem-densenet169"], indirect=True)
+def test_a_whitening_is_learned_from_the_matches_of_a_labelled_set(fitted, photos, tmp_path, capsys):
+    label(photos)
+    tune(str(fitted), photos, tmp_path / "tuned", whitening=True, ridge=0.1, quiet=True)
+    said = capsys.readouterr().out
+    after = float(re.search(r"(\d+\.\d) after", said)[1])
+    assert "8 matching pairs of views" in said
+    report = evaluate(photos, tmp_path / "tuned", workers=1)
+    assert round(100 * report.figures.mean_average_precision, 1) == after
+    assert "matching pairs of views" in str(report.protocol.fitted_on)
+    with pytest.raises(RecipeError, match="not an empty folder"):
+        tune(str(fitted), photos, tmp_path / "tuned", whitening=True, ridge=0.1, quiet=True)
+
+
+def label(photos):
+    """A gt.json by which photos whose names begin alike match."""
     names = sorted(path.name for path in photos.iterdir() if path.suffix in (".png", ".jpg"))
     queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
     truth = {"name": "views", "database": names, "queries": queries}
     (photos / "gt.json").write_text(json.dumps(truth))
+
+
+@pytest.mark.parametrize("fitted", ["multilayer-cnn"], indirect=True)
+def test_a_fusion_is_tuned_on_a_labelled_set(fitted, photos, tmp_path, capsys):
+    label(photos)
     tune(str(fitted), photos, tmp_path / "tuned", workers=1, quiet=True)
     said = capsys.readouterr().out
     before, after = (float(x) for x in re.findall(r"(\d+\.\d) (?:before|after)", said))

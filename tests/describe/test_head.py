@@ -52,7 +52,9 @@ def learn(folder, pictures, **changes):
 
     table = {"name": "x", "title": "", "source": "", "filter": "global", "global": BASE | changes}
     (folder / "r.toml").write_text(tomli_w.dumps(table))
-    fitted = fit_recipe(folder / "r.toml", [pictures], weights=None, into=folder / "fitted")
+    fitted = fit_recipe(
+        folder / "r.toml", [pictures], weights=None, into=folder / f"fitted-{len(list(folder.iterdir()))}"
+    )
     return GlobalDescriber(load_recipe(fitted).global_, None), fitted
 
 
@@ -115,6 +117,17 @@ def test_a_second_fit_keeps_what_was_learned_and_whitens_anew(folder, pictures):
     again = GlobalDescriber(load_recipe(folder / "again").global_, None)
     assert again.raw_fingerprints == first.raw_fingerprints
     assert again.fingerprint != first.fingerprint
+
+
+def test_pca_alone_rotates_and_a_ridge_says_how_far_whitening_goes(folder, pictures):
+    rotated, _ = learn(folder, pictures, projection="pca")
+    (rotation,) = rotated.whitenings
+    assert rotation.kind == "pca"
+    np.testing.assert_allclose(rotation.matrix @ rotation.matrix.T, np.eye(4), atol=1e-5)
+    full, _ = learn(folder, pictures, ridge=0.0)
+    raw = np.stack([full.raw(pixels_of(pictures, number)) for number in range(10)])
+    white = (raw - full.whitenings[0].mean) @ full.whitenings[0].matrix.T
+    np.testing.assert_allclose(np.cov(white.T), np.eye(4), atol=1e-3)
 
 
 def test_what_was_not_learned_yet_is_said(folder, pictures):

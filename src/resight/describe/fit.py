@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from resight.images.image import Image
 from resight.images.read import decode, digest, load
 from resight.images.sources import find_sources
 from resight.projection.moments import Moments, running_moments
-from resight.projection.pca import pca_whitening
+from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import CodebookStage, Recipe, load_recipe
@@ -223,7 +224,8 @@ def fit_whitenings(describer: "GlobalDescriber", images: Iterable[Image], fitted
             moment.update(x)
     if not moments:
         raise RecipeError("none of the photos to learn the whitening from can be read")
+    learn = pca if describer.stage.projection == "pca" else partial(pca_whitening, ridge=describer.stage.ridge)
     return [
-        pca_whitening(moment, length, fitted_on=fitted_on, descriptor=descriptor)
+        learn(moment, length, fitted_on=fitted_on, descriptor=descriptor)
         for moment, length, descriptor in zip(moments, lengths, descriptors, strict=True)
     ]

@@ -1,43 +1,35 @@
 """What pooling, length or layer does to mAP, on labelled sets, with any network (the survey's Fig. 11).
 
-Descriptors that see the same pictures are computed from the same passes. Ranked by cosine; trapezoidal AP.
+Ranked by cosine; trapezoidal AP.
 """
 
-import math
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from resight.describe.describer import Describer, load_global
-from resight.errors import GroundTruthError, ImageError, QueryError, RecipeError, ResightError
-from resight.evaluation.figures import figures
-from resight.evaluation.judge import judge
+from resight.describe.describer import load_global
+from resight.errors import GroundTruthError, ImageError, RecipeError, ResightError
 from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.measure import versions
 from resight.evaluation.plot import Kind, Result, Study
+from resight.evaluation.variants import Described, Report, Variants, cosines, measure, reading, silent
 from resight.fitted import PhotoSketch
-from resight.geometry.boxes import Box
 from resight.images.image import Image
 from resight.images.read import digest, load
 from resight.images.sources import find_sources
 from resight.projection.moments import gather
 from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
-from resight.recipes.network_stages import Branch, GlobalStage
+from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe
-from resight.search.ranking import Ranking
 
 if TYPE_CHECKING:  # it imports torch
-    from resight.describe.global_descriptor import GlobalDescriber, Prepared
+    pass
 
-_BATCH, _READERS = 16, 4  # images described together, and threads that read the next of them: bound memory
-_ASKED = 256  # queries compared with a database at a time: bounds memory
 _LEAST = 32  # dimensions, as in the survey's Fig. 11 (c)
 
 # Of a map, without learning. Average and sum differ in length only, so the unit vectors that are compared are equal.
@@ -51,134 +43,6 @@ POOLINGS: Mapping[str, Mapping[str, Any]] = {
     "gram": {"pooling": "gram"},
     "r-mac": {"pooling": "mac", "scheme": {"kind": "grid"}},
 }
-
-Picture = tuple[str | Path, Box | None]
-Read = Callable[[str | Path, Box | None], Image]
-Vectors = Mapping[str, NDArray[np.float32]]  # descriptor → N×C, ℓ2-normalised
-Report = Callable[[str, int, int | None], None]  # phase, done, total
-
-
-def silent(phase: str, done: int, total: int | None) -> None:
-    """Reports nothing."""
-
-
-@dataclass(frozen=True, eq=False)
-class Described:
-    """Pictures' vectors; none where no picture could be read.
-
-    places: of the N pictures that could be read. unread: place → reason, of the others.
-    """
-
-    vectors: Vectors
-    places: tuple[int, ...]
-    unread: Mapping[int, str]
-
-    def rows(self, paths: Sequence[str]) -> dict[str, int]:
-        """The row of each picture's vectors, by the path it has here."""
-        return {paths[place]: row for row, place in enumerate(self.places)}
-
-
-@dataclass(frozen=True, eq=False)
-class Variants:
-    """Descriptors that are computed together.
-
-    names: of each. describer: makes a vector for each of them. read: an image, or a box in it; may raise ImageError.
-    """
-
-    names: tuple[str, ...]
-    describer: "GlobalDescriber"
-    read: Read
-
-    @classmethod
-    def of(cls, tables: Mapping[str, Mapping[str, Any]], read: Read, recipe: str = "RECIPE") -> Self:
-        """Of `[global]` tables by name. recipe: its name, for messages. Raises RecipeError as GlobalDescriber does."""
-        first, *others = (Branch.model_validate(table).model_dump() for table in tables.values())
-        # Late fusion keeps every variant's vector apart.
-        stage = GlobalStage.model_validate({**first, "also": others, "fusion": "scores"})
-        return cls(tuple(tables), load_global(stage, recipe), read)
-
-    def describe(self, pictures: Sequence[Picture], phase: str = "describing", report: Report = silent) -> Described:
-        """The pictures' vectors. Raises RecipeError where what makes them has yet to learn."""
-        if self.describer.unlearned:
-            raise RecipeError("the recipe's pooling or embedding has yet to learn: make it ready with `resight fit`")
-        parts: list[list[NDArray[np.float32]]] = [[] for _ in self.names]
-        places: list[int] = []
-        unread: dict[int, str] = {}
-        for batch in self._prepared(pictures):
-            views = []
-            for place, found in enumerate(batch, len(places) + len(unread)):
-                if isinstance(found, ImageError):
-                    unread[place] = found.reason
-                else:
-                    places.append(place)
-                    views.append(found)
-            for part, vectors in zip(parts, self.describer.samples(views) if views else [], strict=bool(views)):
-                part.append(vectors.astype(np.float32))
-            report(phase, len(places) + len(unread), len(pictures))
-        named = {name: np.concatenate(part) for name, part in zip(self.names, parts, strict=True) if part}
-        return Described(named, tuple(places), unread)
-
-    def queries(self, labelled: LabelledSet, database: Described, report: Report = silent) -> Vectors:
-        """The queries' vectors: the database's own where a whole image of it is asked about.
-
-        Raises QueryError, naming the query, where one cannot be read.
-        """
-        rows = database.rows(labelled.database)
-        asked = labelled.queries
-        new = [place for place, q in enumerate(asked) if q.box is not None or q.path not in rows]
-        known = sorted(set(range(len(asked))) - set(new))
-        found = {name: np.empty((len(asked), x.shape[1]), np.float32) for name, x in database.vectors.items()}
-        for name, x in database.vectors.items():
-            found[name][known] = x[[rows[asked[place].path] for place in known]]
-        if new:
-            pictures = [(labelled.locate(asked[place].path), asked[place].box) for place in new]
-            described = self.describe(pictures, f"queries of {labelled.name}", report)
-            for place, reason in described.unread.items():
-                raise QueryError(f"query {asked[new[place]].path} of {labelled.name}: {reason}")
-            for name, x in described.vectors.items():
-                found[name][new] = x
-        return found
-
-    def _prepared(self, pictures: Sequence[Picture]) -> Iterator[list["Prepared | ImageError"]]:
-        """Batches, the next read in threads while the network computes the last one."""
-
-        def prepare(picture: Picture) -> "Prepared | ImageError":
-            try:
-                return self.describer.prepare(self.read(*picture).pixels)
-            except ImageError as error:
-                return error
-
-        with ThreadPoolExecutor(_READERS) as readers:
-            coming = readers.map(prepare, pictures[:_BATCH])
-            for start in range(0, len(pictures), _BATCH):
-                batch = list(coming)
-                coming = readers.map(prepare, pictures[start + _BATCH : start + 2 * _BATCH])
-                yield batch
-
-
-def cosines(queries: NDArray[np.float32], database: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-    """For each of Q×C unit vectors, its cosine with each of N×C, (N,)."""
-    for start in range(0, len(queries), _ASKED):
-        yield from queries[start : start + _ASKED] @ database.T
-
-
-def measure(
-    labelled: LabelledSet, similarities: Iterable[NDArray[np.floating]], rows: Mapping[str, int] | None = None
-) -> float:
-    """mAP of each query's similarities to the database, (N,).
-
-    rows: place in these of the images that have one, which are all in the set's order where it is not given. Ties are
-    in order of place; an image without a place is not retrieved.
-    """
-    known = {path: place for place, path in enumerate(labelled.database)} if rows is None else rows
-    outcomes = []
-    for query, scores in zip(labelled.queries, similarities, strict=True):
-        order = np.argsort(-scores, kind="stable")
-        ranking = Ranking(order, scores[order].astype(np.float32), (None,) * len(order), -math.inf, calibrated=False)
-        outcomes.append(judge(query, ranking, known))
-    found = figures(outcomes).mean_average_precision
-    assert found is not None  # every labelled set has a query with an answer
-    return found
 
 
 @dataclass(frozen=True)
@@ -229,7 +93,7 @@ def study_pooling(
     with tempfile.TemporaryDirectory(prefix="resight-study-") as folder:
         tables = {name: {**base, **table} for name, table in POOLINGS.items()}
         tables |= _learned_poolings(base, channels, fit, Path(folder), recipe, report)
-        variants = Variants.of(tables, _reader(recipe), recipe.name)
+        variants = Variants.of(tables, reading(recipe), recipe.name)
     projections: dict[str, list[Projection]] = {}
     if fit is not None:
         fit, described = _described(fit, dimensions or 2, variants, report)
@@ -252,7 +116,7 @@ def study_dimensions(sets: Sequence[LabelledSet], recipe: Recipe, *, fit: Photos
         raise RecipeError(f"recipe {recipe.name} keeps its branches' vectors apart: study a recipe of one vector")
     _check_enough(len(fit.origins), _LEAST, fit)
     describer = load_global(stage.model_copy(update={"whitening": "", "whiten": "image"}), recipe.name)
-    variants = Variants((recipe.name,), describer, _reader(recipe))
+    variants = Variants((recipe.name,), describer, reading(recipe))
     fit, described = _described(fit, _LEAST, variants, report)
     x = described.vectors[recipe.name]
     lengths = halvings(x.shape[1], len(x) - 1)
@@ -277,7 +141,7 @@ def study_layers(sets: Sequence[LabelledSet], recipe: Recipe, *, report: Report 
     maps = [layer for layer in Sketch(base["network"]).layers() if layer.kind == "map"]
     by_module = {layer.module: layer.name for layer in maps}  # VGG's conv1_2 is conv1: one row
     tables = {name: {**base, "layer": name} for name in by_module.values()}
-    variants = Variants.of(tables, _reader(recipe), recipe.name)
+    variants = Variants.of(tables, reading(recipe), recipe.name)
     return _run("layers", sets, recipe, variants, {}, None, report)
 
 
@@ -366,11 +230,6 @@ def _plain(stage: GlobalStage) -> dict[str, Any]:
     return stage.branches[0].model_dump(include=kept)
 
 
-def _reader(recipe: Recipe) -> Read:
-    describer = Describer(recipe)  # reads pixels as the recipe says; its own network is not loaded
-    return lambda path, box: describer.read(path, box)[0]
-
-
 def _learned_poolings(
     base: Mapping[str, Any], channels: int, fit: Photos | None, folder: Path, recipe: Recipe, report: Report
 ) -> dict[str, dict[str, Any]]:
@@ -386,7 +245,7 @@ def _learned_poolings(
         from resight.describe.learn import learn_heads, save_learned
 
         parts = {**base, "pooling": {"kind": "sba", "parts": min(25, channels)}}
-        variants = Variants.of({"sba": parts}, _reader(recipe), recipe.name)
+        variants = Variants.of({"sba": parts}, reading(recipe), recipe.name)
         images = _readable(fit, variants, report)
         learned = learn_heads(variants.describer, images, len(fit.origins), fit.fitted_on)
         (file,) = save_learned(learned[0], folder, 0).values()

@@ -1,4 +1,4 @@
-"""Weights of a late fusion, learned on a labelled set."""
+"""What a labelled set teaches a recipe without training its network: fusion weights, and a whitening by matches."""
 
 import shutil
 import tempfile
@@ -12,12 +12,18 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
+from resight.describe.describer import load_global
 from resight.errors import RecipeError
 from resight.evaluation.figures import figures
 from resight.evaluation.judge import judge
 from resight.evaluation.labelled import LabelledSet, Query
+from resight.evaluation.variants import Report, Variants, cosines, measure, reading, silent
 from resight.features.fusion import fuse
-from resight.recipes.network_stages import GlobalStage
+from resight.fitted import PhotoSketch
+from resight.images.read import digest, load
+from resight.projection.learned_whitening import learned_whitening_of_pairs
+from resight.projection.projection import Projection
+from resight.recipes.network_stages import LEARNED, GlobalStage
 from resight.recipes.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from resight.search.ranking import Ranking
 
@@ -33,6 +39,15 @@ class Tuning:
     """weights: one a branch. before, after: mAP with the recipe's own weights and with these, on the set learned on."""
 
     weights: tuple[float, ...]
+    before: float
+    after: float
+
+
+@dataclass(frozen=True, eq=False)
+class Discriminative:
+    """A whitening, and mAP without any and with it, on the set learned on."""
+
+    whitening: Projection
     before: float
     after: float
 
@@ -82,8 +97,8 @@ def learn_weights(
 
     def quality(weights: Sequence[float]) -> float:
         outcomes = []
-        for query, (images, cosines) in zip(queries, asked, strict=True):
-            score = fuse(cosines, weights, method)
+        for query, (images, each) in zip(queries, asked, strict=True):
+            score = fuse(each, weights, method)
             order = np.lexsort((images, -score))
             ranking = Ranking(images[order], score[order].astype(np.float32), (None,) * len(order), -np.inf, False)
             outcomes.append(judge(query, ranking, ids))
@@ -104,11 +119,71 @@ def learn_weights(
     return Tuning(tuple(weights), before, best)
 
 
+def learn_whitening(labelled: LabelledSet, recipe: Recipe, *, ridge: float, report: Report = silent) -> Discriminative:
+    """A whitening learned from a set's matching pairs, each query with each of its answers, for a recipe's descriptor.
+
+    ridge: as in ``learned_whitening``; the fewer pairs than dimensions, the more it takes.
+    Raises RecipeError unless the recipe has one descriptor that is whitened as a whole and does not verify, since its
+    calibration would no longer hold; and as ``learned_whitening``.
+    """
+    stage = recipe.global_
+    if stage is None or stage.late or stage.whiten != "image" or recipe.verify is not None:
+        raise RecipeError(
+            f"recipe {recipe.name}: its matching pairs teach it nothing: it must have a network, one descriptor with "
+            'whiten = "image", and not verify'
+        )
+    describer = load_global(stage.model_copy(update={"whitening": ""}), recipe.name)
+    variants = Variants((recipe.name,), describer, reading(recipe))
+    pictures = [(labelled.locate(path), None) for path in labelled.database]
+    described = variants.describe(pictures, f"describing {labelled.name}", report)
+    rows, database = described.rows(labelled.database), described.vectors[recipe.name]
+    queries = variants.queries(labelled, described, report)[recipe.name]
+    pairs = [
+        (len(database) + asked, rows[path])
+        for asked, query in enumerate(labelled.queries)
+        for path in sorted(query.positives)
+        if path in rows and path != query.path
+    ]
+    if not pairs:
+        raise RecipeError(f"{labelled.file}: no query has an answer that can be read")
+    first, second = np.array(pairs).T
+    whitening = learned_whitening_of_pairs(
+        np.concatenate([database, queries]),
+        first,
+        second,
+        stage.dimensions,
+        fitted_on=f"{len(pairs):,} matching pairs of {labelled.name}",
+        descriptor=describer.raw_fingerprints[0],
+        ridge=ridge,
+        photos=PhotoSketch.of(digest(load(str(pictures[place][0]))) for place in described.places),
+    )
+    before = measure(labelled, cosines(queries, database), rows)
+    after = measure(labelled, cosines(whitening.transform(queries), whitening.transform(database)), rows)
+    return Discriminative(whitening, before, after)
+
+
+def write_whitened(recipe: str | Path, whitening: Projection, into: Path) -> None:
+    """Copy a recipe, which must be a folder, into the folder ``into`` and give it the whitening; raises RecipeError."""
+    table = _copied(recipe, into)
+    whitening.save(into / "whitening.safetensors")
+    table["global"]["whitening"] = "whitening.safetensors"
+    (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
 def write_tuned(recipe: str | Path, weights: Sequence[float], into: Path) -> None:
     """Copy a recipe, by name, file or folder, into the folder ``into`` and set its branches' weights.
 
     Raises RecipeError if ``into`` is not an empty folder, or the recipe is a file whose paths would not move with it.
     """
+    table = _copied(recipe, into)
+    table["global"]["weight"] = weights[0]
+    for other, weight in zip(table["global"]["also"], weights[1:], strict=True):
+        other["weight"] = weight
+    (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def _copied(recipe: str | Path, into: Path) -> dict[str, Any]:
+    """Copy a recipe and all that it names into the folder ``into``; its table."""
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
         raise RecipeError(f"{into}: is not an empty folder; choose another --into")
     path = Path(recipe)
@@ -118,14 +193,11 @@ def write_tuned(recipe: str | Path, weights: Sequence[float], into: Path) -> Non
     else:
         text = recipe_text(str(recipe)) if str(recipe) in recipe_names() else path.read_text(encoding="utf-8")
         stage = load_recipe(recipe).global_
-        if stage is not None and any(branch.weights or branch.whitening for branch in stage.branches):
+        keys = ("weights", *LEARNED)
+        if stage is not None and any(getattr(branch, key) for branch in stage.branches for key in keys):
             raise RecipeError(f"{recipe}: names weights beside it: give the folder that holds them all")
         into.mkdir(parents=True, exist_ok=True)
-    table: dict[str, Any] = tomllib.loads(text)
-    table["global"]["weight"] = weights[0]
-    for other, weight in zip(table["global"]["also"], weights[1:], strict=True):
-        other["weight"] = weight
-    (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+    return tomllib.loads(text)
 
 
 def _cosines(

@@ -164,11 +164,15 @@ class GlobalStage(Branch):
         ``scores`` their weighted mean, ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines
         the first's by the others'.
     whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``none``.
+    projection: what `resight fit` learns for it: PCA-whitening, with `ridge` times the mean variance added to every
+        one, or PCA alone. (`resight tune --whitening` learns one from matching pairs.)
     """
 
     also: tuple[dict[str, Any], ...] = ()
     fusion: Literal["concatenate", "orthogonal", "deep-index", "scores", "ranks", "exponential"] = "concatenate"
     whiten: Literal["image", "regions", "none"] = "image"
+    projection: Literal["pca-whitening", "pca"] = "pca-whitening"
+    ridge: float = Field(default=10.0, ge=0)
 
     @property
     def branches(self) -> tuple[Branch, ...]:
