@@ -107,7 +107,7 @@ def test_parts_are_the_channels_that_vary_most_over_the_photos(folder, pictures)
 
 @pytest.mark.parametrize("kind", ["netvlad", "learned-bof", "fisher-layer"])
 def test_trainable_layers_start_from_the_photos(folder, pictures, kind):
-    describer, _ = learn(folder, pictures, embedding={"kind": kind, "words": 3, "reduce": 4})
+    describer, _ = learn(folder, pictures, embedding={"kind": kind, "words": 5, "reduce": 4})
     assert describer.describe(pixels_of(pictures)).shape == (4,)
 
 
