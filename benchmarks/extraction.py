@@ -60,14 +60,30 @@ class Result:
     loop_peak: int
 
 
-def recipe(network: str, weights: Path) -> Recipe:
+def recipe(network: str, weights: Path, quantised: str = "") -> Recipe:
     """The recipe that is measured: one layer, one scale, no whitening."""
     layer, side, length = NETWORKS[network]
     stage = GlobalStage(
-        network=network, layer=layer, max_side=side, dimensions=length, whiten="none", weights=str(weights)
+        network=network,
+        layer=layer,
+        max_side=side,
+        dimensions=length,
+        whiten="none",
+        weights=str(weights),
+        quantised=quantised,
     )
     facts = {"name": "extraction", "title": network, "source": "benchmarks/extraction.py", "filter": "global"}
     return Recipe.model_validate({**facts, "image": ImageStage(max_side=side), "global": stage})
+
+
+def write_quantised(paths: Sequence[Path], chosen: Recipe, into: Path) -> str:
+    """The recipe's network in 8 bits, as a file."""
+    into.mkdir(exist_ok=True)
+    network = Describer(chosen).network
+    if network is None:
+        raise ValueError("the recipe has no network")
+    prepared = [network.prepare(read_image(path, max_side=chosen.image.max_side).pixels) for path in paths]
+    return str(into / network.quantise(prepared, into, "photographs of the benchmark")[0])
 
 
 def write_random(network: str, weights: Path) -> None:
@@ -177,6 +193,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument(
         "--mixed", type=int, default=60, help="photos of the memory test; 0 leaves it out (default: 60)"
     )
+    parser.add_argument("--int8", action="store_true", help="resight's networks in 8 bits")
     parser.add_argument("--workers", type=int, default=2, help="processes that read (default: 2)")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps the photos made")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
@@ -191,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         if not weights.is_file():
             write_random(network, weights)
         chosen = recipe(network, weights)
+        if options.int8:
+            chosen = recipe(network, weights, write_quantised(paths[:50], chosen, options.work / f"{network}-int8"))
         # The first run converts the network and is not timed; the conversion is kept.
         watched(bare, paths[:2], chosen)
         plain = watched(loop, paths, network)
