@@ -114,12 +114,12 @@ def learn_embedding(stage: Stage, sets: Sequence[NDArray[np.float32]], fitted_on
         case FisherStage():
             return Fisher.fit(features, stage.components, seed=seed, fitted_on=fitted_on)
         case TriangulationStage():
-            centroids = _words(features, stage.words, seed, fitted_on).words
+            centroids = _centroids(features, stage.words, seed)
             return Triangulation.fit(
                 features, centroids, seed=seed, fitted_on=fitted_on, aggregation=stage.aggregation, power=stage.power
             )
         case FaembStage():
-            centroids = _words(features, stage.anchors, seed, fitted_on).words
+            centroids = _centroids(features, stage.anchors, seed)
             return Faemb.fit(
                 features, centroids, seed=seed, fitted_on=fitted_on, aggregation=stage.aggregation, power=stage.power
             )
@@ -131,7 +131,7 @@ def _start_layer(stage: LayerStage, features: NDArray[np.float32], fitted_on: st
     if stage.kind == "fisher-layer":
         gmm = Gmm.fit(features, stage.words, seed=stage.seed, fitted_on=fitted_on)
         return LayerEmbedding(stage.kind, FisherLayer.from_gmm(gmm.weights, gmm.means, gmm.variances), fitted_on)
-    centroids = _words(features, stage.words, stage.seed, fitted_on).words
+    centroids = _centroids(features, stage.words, stage.seed)
     if stage.kind == "netvlad":
         return LayerEmbedding(stage.kind, NetVlad.from_kmeans(centroids, features), fitted_on)
     return LayerEmbedding(stage.kind, LearnedBof.from_kmeans(centroids, features), fitted_on)
@@ -152,6 +152,12 @@ def choose_positions(stage: Stage, features: NDArray[np.float32], picture: NDArr
         case "none":
             return np.ones(shape, np.bool_)
     return mask if mask.any() else np.ones(shape, np.bool_)
+
+
+def _centroids(features: NDArray[np.float32], words: int, seed: int) -> NDArray[np.float32]:
+    """K×D, by plain k-means."""
+    _check_enough(features, words)
+    return Codebook.fit(features, words, seed=seed, fitted_on="", cells=1).words
 
 
 def _words(features: NDArray[np.float32], words: int, seed: int, fitted_on: str) -> Codebook:
