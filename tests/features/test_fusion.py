@@ -39,13 +39,24 @@ def test_the_first_of_every_branch_has_rank_score_one():
     assert fuse(s, [1, 4], "ranks")[0] == pytest.approx(1)
 
 
+def test_an_index_matrix_counts_places_among_the_nearest_hundred():
+    s = RNG.random((250, 2))
+    places = np.stack([rankdata(-column, method="min") for column in s.T], axis=1)
+    expected = np.zeros(250)
+    for image in range(250):
+        for branch, weight in enumerate([1, 3]):
+            if places[image, branch] <= 100:
+                expected[image] += weight * (101 - places[image, branch]) / 400
+    np.testing.assert_allclose(fuse(s, [1, 3], "index-matrix"), expected)
+
+
 def test_exponential_refines_the_first_branch():
     s = RNG.uniform(-1, 1, (20, 3))
     expected = [max(0, x) * math.exp(2 * (y - 1)) * math.exp(0.5 * (z - 1)) for x, y, z in s]
     np.testing.assert_allclose(fuse(s, [1, 2, 0.5], "exponential"), expected)
 
 
-@given(st.sampled_from(["scores", "ranks", "exponential"]), st.integers(0, 10**6))
+@given(st.sampled_from(["scores", "ranks", "exponential", "index-matrix"]), st.integers(0, 10**6))
 def test_an_image_more_similar_in_every_branch_is_never_behind(method, seed):
     s = np.random.default_rng(seed).uniform(0, 1, (12, 3))
     s[3] = s[7] + 0.01

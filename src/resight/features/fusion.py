@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from resight.features.multiscale import l2_normalise
 
+_LISTED = 100  # images in a row of an index matrix
 _RANK_OFFSET = 60  # of reciprocal rank fusion, as Cormack, Clarke & Büttcher (SIGIR 2009) chose it
 
 
@@ -46,9 +47,10 @@ def count_pairs(rows: NDArray[np.float64], columns: NDArray[np.float64]) -> NDAr
     return l2_normalise(np.sqrt((rows.T @ columns).ravel()))
 
 
-def fuse(
-    similarities: ArrayLike, weights: Sequence[float], method: Literal["scores", "ranks", "exponential"]
-) -> NDArray[np.float64]:
+Late = Literal["scores", "ranks", "exponential", "index-matrix"]
+
+
+def fuse(similarities: ArrayLike, weights: Sequence[float], method: Late) -> NDArray[np.float64]:
     """One similarity for each of N images from those of B branches, N×B; larger is more similar; (N,) float64.
 
     scores: Σ_b w_b s_b / Σ_b w_b.
@@ -57,6 +59,9 @@ def fuse(
     exponential: s_1 · exp(Σ_{b>1} w_b (s_b − 1)): the first branch's similarity, refined by an exponential mapping of
         the others'. The idea is that of Yu et al. (Neurocomputing 2017; survey §4.1.3), who so refine a high layer by
         lower ones; the form and its weights are ours. Similarities are cosines; below 0 in the first counts as 0.
+    index-matrix: Σ_b w_b · max(0, K + 1 − r_b)/K ÷ Σ_b w_b for K = 100: of each branch only its index matrix, the K
+        nearest images in order, takes part, and similarities none. That index matrices of two kinds of features are
+        fused is Zhang et al.'s (survey §4.1.3 [104]); that it is by a truncated Borda count is ours.
     Raises ValueError where the weights are not one a branch, above 0.
     """
     s = np.asarray(similarities, np.float64)
@@ -65,8 +70,10 @@ def fuse(
         raise ValueError(f"similarities must be N×B with B weights above 0, not {s.shape} with {list(weights)}")
     if method == "scores":
         return np.asarray(s @ w / w.sum())
-    if method == "ranks":
+    if method in ("ranks", "index-matrix"):
         ordered = np.sort(s, axis=0)
         better = np.stack([len(s) - np.searchsorted(o, x, side="right") for o, x in zip(ordered.T, s.T, strict=True)])
+        if method == "index-matrix":
+            return np.asarray((w[:, None] * np.maximum(0, _LISTED - better)).sum(axis=0) / (_LISTED * w.sum()))
         return np.asarray((w[:, None] / (_RANK_OFFSET + 1 + better)).sum(axis=0) * (_RANK_OFFSET + 1) / w.sum())
     return np.asarray(np.maximum(s[:, 0], 0) * np.exp((s[:, 1:] - 1) @ w[1:]))

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from resight.features.fusion import Late
 from resight.recipes.embeddings import BowStage, Embedding
 from resight.recipes.poolings import Gem, Pooling
 from resight.recipes.stage import Stage
@@ -162,14 +163,14 @@ class GlobalStage(Branch):
         what of the second is orthogonal to it; ``deep-index`` counts pairs of two layers' words.
         Late, which keeps the vectors apart, each with its own whitening, and joins similarities to each image:
         ``scores`` their weighted mean, ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines
-        the first's by the others'.
+        the first's by the others', ``index-matrix`` counts places among each one's 100 nearest.
     whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``none``.
     projection: what `resight fit` learns for it: PCA-whitening, with `ridge` times the mean variance added to every
         one, or PCA alone. (`resight tune --whitening` learns one from matching pairs.)
     """
 
     also: tuple[dict[str, Any], ...] = ()
-    fusion: Literal["concatenate", "orthogonal", "deep-index", "scores", "ranks", "exponential"] = "concatenate"
+    fusion: Literal["concatenate", "orthogonal", "deep-index"] | Late = "concatenate"
     whiten: Literal["image", "regions", "none"] = "image"
     projection: Literal["pca-whitening", "pca"] = "pca-whitening"
     ridge: float = Field(default=10.0, ge=0)
@@ -186,10 +187,10 @@ class GlobalStage(Branch):
         )
 
     @property
-    def late(self) -> Literal["scores", "ranks", "exponential"] | None:
+    def late(self) -> Late | None:
         """How branches are fused by similarity; None where they are by vector."""
         match self.fusion:
-            case "scores" | "ranks" | "exponential" if self.also:
+            case "scores" | "ranks" | "exponential" | "index-matrix" if self.also:
                 return self.fusion
         return None
 
