@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 from scipy.stats import norm
 from skimage.feature import fisher_vector
 from sklearn.mixture import GaussianMixture
@@ -92,6 +93,50 @@ def test_it_is_scikit_images_but_for_the_sign_of_its_last_part(power, offset):
     np.testing.assert_allclose(Fisher(gmm, power).transform(x), without, atol=1e-5)
 
 
+def naive(gmm: Gmm, x: np.ndarray) -> np.ndarray:
+    """The definition in float64, one feature and one component at a time."""
+    weights, means, sigmas = gmm.weights.astype(float), gmm.means.astype(float), np.sqrt(gmm.variances.astype(float))
+    by_weight, by_mean, by_deviation = np.zeros(len(weights)), np.zeros(means.shape), np.zeros(means.shape)
+    for feature in x.astype(float):
+        logs = np.log(weights) + norm.logpdf(feature, means, sigmas).sum(axis=1)
+        for k, gamma in enumerate(np.exp(logs - logsumexp(logs))):
+            u = (feature - means[k]) / sigmas[k]
+            by_weight[k] += (gamma - weights[k]) / np.sqrt(weights[k])
+            by_mean[k] += gamma * u / np.sqrt(weights[k])
+            by_deviation[k] += gamma * (u**2 - 1) / np.sqrt(2 * weights[k])
+    vector = np.concatenate([by_weight, by_mean.ravel(), by_deviation.ravel()])
+    vector = np.sign(vector) * np.sqrt(np.abs(vector))
+    return vector / np.linalg.norm(vector)
+
+
+@pytest.mark.parametrize("n", [1, 60, 5000])
+@pytest.mark.parametrize(
+    ("heaps", "apart", "crowded"),
+    [
+        pytest.param(4, 0.5, True, id="all-compete"),
+        pytest.param(4, 30.0, True, id="distant-crowds"),
+        pytest.param(32, 2.0, False, id="few-compete"),
+        pytest.param(32, 100.0, False, id="distant-pairs"),
+        pytest.param(32, 1e5, False, id="beyond-float32"),
+    ],
+)
+def test_it_is_within_1e_4_of_float64_however_the_components_lie(heaps, apart, crowded, n):
+    rng = np.random.default_rng(0)
+    means = (apart * rng.normal(size=(heaps, 16)))[np.arange(64) % heaps] + 0.5 * rng.normal(size=(64, 16))
+    values = (rng.dirichlet(np.full(64, 3.0)), means, rng.uniform(0.5, 2, (64, 16)))
+    gmm = Gmm(*(a.astype(np.float32) for a in values), fitted_on="drawn")
+    x = (gmm.means[rng.integers(0, 64, n)] + rng.normal(size=(n, 16))).astype(np.float32)
+    theirs = sklearn_of(gmm)
+    shares = theirs.predict_proba(theirs.means_)
+    assert ((shares > 1e-10 * shares.max(axis=1, keepdims=True)).mean() > 0.05) == crowded
+    expected = fisher_vector(x.astype(float), theirs, improved=True)
+    expected[-means.size :] *= -1
+    vector = Fisher(gmm, by_weight=True).transform(x)
+    assert np.linalg.norm(vector - expected) < 1e-4
+    if n <= 60:
+        assert np.linalg.norm(vector - naive(gmm, x)) < 1e-4
+
+
 def test_it_points_up_the_likelihood():
     """g_μ √w / σ and g_σ √2w / σ are ∂/∂μ and ∂/∂σ of the mean log-likelihood, here taken numerically."""
     gmm, x = mixture(), draw(40).astype(float)
@@ -144,6 +189,10 @@ def test_what_does_not_fit_is_refused():
         Gmm.fit(np.full((30, 4), np.inf, np.float32), 2, seed=0, fitted_on="-")
     with pytest.raises(ValueError, match="set 0 must be n×4"):
         Fisher(mixture()).transform(draw(3, 5))
+    with pytest.raises(ValueError, match="must be n×4"):
+        Fisher(mixture()).transform(np.empty((0, 5), np.float32))
+    with pytest.raises(ValueError, match="too far"):
+        Fisher(mixture()).transform(np.full((2, 4), 1e20, np.float32))
     with pytest.raises(ValueError, match="power"):
         Fisher(mixture(), power=2)
     with pytest.raises(ValueError, match="above 0"):
