@@ -132,3 +132,115 @@ def test_consistency_keeps_the_majority_across_the_turn_of_the_circle():
     i = np.arange(9)
     np.testing.assert_array_equal(consistent(one, two, i, i), [True] * 6 + [False] * 3)
     assert consistent(one, two, i[:0], i[:0]).shape == (0,)
+
+
+def planted(model: str, outliers: float, seed: int, n: int = 300):
+    """Two sets of features and matches of them, the first of which, n·(1 − outliers), are true; and the true map.
+
+    By turns of the seed, false matches have scales and directions at random, or such as the true map gives them.
+    """
+    rng = np.random.default_rng(seed)
+    area = corners((0, 0, 1000, 800))
+    if model == "homography":
+        truth = cv2.getPerspectiveTransform(np.float32(area), np.float32(area + rng.uniform(-100, 100, (4, 2))))
+    else:
+        turn, scale = rng.uniform(-np.pi, np.pi), 2 ** rng.uniform(-1, 1)
+        linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+        if model == "affine":
+            linear = linear @ [[1, rng.uniform(-0.3, 0.3)], [0, 2 ** rng.uniform(-0.5, 0.5)]]
+        truth = np.vstack([np.column_stack([linear, (300, 200)]), (0, 0, 1)])
+    true = round(n * (1 - outliers))
+    xy, size, angle = rng.uniform((0, 0), (1000, 800), (n, 2)), 2 ** rng.uniform(1, 5, n), rng.uniform(0, 2 * np.pi, n)
+    # What the map does to a short arrow at each point, by differences.
+    step = 1e-3 * np.column_stack([np.cos(angle), np.sin(angle)])
+    across = step[:, ::-1] * (-1, 1)
+    forward, side = (project(truth, xy + d) - project(truth, xy) for d in (step, across))
+    stretch = np.sqrt(forward[:, 0] * side[:, 1] - forward[:, 1] * side[:, 0]) / 1e-3
+    seen = project(truth, xy) + rng.normal(0, 1, (n, 2))
+    low, high = project(truth, area).min(axis=0), project(truth, area).max(axis=0)
+    seen[true:] = rng.uniform(low, high, (n - true, 2))
+    seen_size = size * stretch * 2 ** rng.normal(0, 0.15, n)
+    seen_angle = np.arctan2(forward[:, 1], forward[:, 0]) + rng.normal(0, 0.1, n)
+    if seed % 2:
+        seen_size[true:], seen_angle[true:] = 2 ** rng.uniform(1, 5, n - true), rng.uniform(0, 2 * np.pi, n - true)
+    order = rng.permutation(n)
+    one, two = (
+        LocalFeatures(
+            *(v.astype(np.float32) for v in (p, s, a % (2 * np.pi), np.ones(n))), descriptors=np.zeros((n, 8), np.uint8)
+        )
+        for p, s, a in ((xy, size, angle), (seen[order], seen_size[order], seen_angle[order]))
+    )
+    return one, two, np.argsort(order), true, truth
+
+
+@pytest.mark.parametrize("oriented", [True, False])
+@pytest.mark.parametrize("outliers", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_planted_matches_are_told_from_false_ones(model, outliers, oriented):
+    """Recall and precision of each seed, where false matches seldom lie within 8 of 1000 pixels by chance."""
+    for seed in range(6):
+        one, two, match, true, truth = planted(model, outliers, seed)
+        shuffled = np.random.default_rng(seed).permutation(len(match))
+        options = {"max_error": 8.0, "seed": 0, "model": model, "oriented": oriented}
+        found = verify(one, two, shuffled, match[shuffled], **options)
+        right = np.count_nonzero(shuffled[found.inliers] < true)
+        assert right >= 0.95 * true and right >= 0.93 * len(found.inliers), seed
+        middle = corners((250, 200, 750, 600))
+        assert np.abs(project(found.homography, middle) - project(truth, middle)).max() < 8, seed
+
+
+@pytest.mark.parametrize("model", ["similarity", "affine"])
+def test_a_plainer_model_is_what_it_says(model):
+    one, two, match, *_ = planted("affine", 0.5, 1)
+    found = verify(one, two, np.arange(len(match)), match, max_error=30.0, seed=0, model=model).homography
+    np.testing.assert_array_equal(found[2], [0, 0, 1])
+    if model == "similarity":
+        assert found[0, 0] == pytest.approx(found[1, 1]) and found[0, 1] == pytest.approx(-found[1, 0])
+
+
+@pytest.mark.parametrize("oriented", [True, False])
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_equal_seeds_give_equal_results_for_every_model(model, oriented):
+    one, two, match, *_ = planted(model, 0.9, 2)
+    rows = np.arange(len(match))
+
+    def run(unrelated):
+        cv2.setRNGSeed(unrelated)
+        return verify(one, two, rows, match, max_error=8.0, seed=3, model=model, oriented=oriented)
+
+    first, second = run(1), run(2)
+    np.testing.assert_array_equal(first.homography, second.homography)
+    np.testing.assert_array_equal(first.inliers, second.inliers)
+    assert (np.diff(first.inliers) > 0).all()
+
+
+@pytest.mark.parametrize("oriented", [True, False])
+@pytest.mark.parametrize("model", ["similarity", "affine", "homography"])
+def test_degenerate_matches_prove_nothing_and_break_nothing(model, oriented):
+    rng = np.random.default_rng(0)
+    any_, along = noise(40, 0), rng.uniform(0, 300, 40)
+    line = replace(any_, xy=np.column_stack([along, 0.5 * along + 9]).astype(np.float32))
+    spot = replace(any_, xy=np.full((40, 2), 7, np.float32))
+    few = np.arange(3)
+    options = {"max_error": 3.0, "seed": 0, "model": model, "oriented": oriented}
+    for one, two, rows in ((spot, spot, np.arange(40)), (any_, any_, few), (any_, any_, few[:0])):
+        found = verify(one, two, rows, rows, **options)
+        assert found.homography is None and found.inliers.shape == (0,) and found.inliers.dtype == np.int64
+    for one, two in ((any_, spot), (spot, any_)):  # whatever it makes of them, no match of many to one spot
+        assert len(verify(one, two, np.arange(40), np.arange(40), **options).inliers) < 10
+    found = verify(line, line, np.arange(40), np.arange(40), **options)
+    if model == "similarity":
+        np.testing.assert_allclose(found.homography, np.eye(3), atol=1e-5)
+    assert found.homography is None or np.isfinite(found.homography).all()
+    if model == "affine":
+        assert found.homography is None
+
+
+def test_features_without_scale_and_direction_need_none():
+    """As ALIKED's: one size, no angle, in a picture turned by a right angle."""
+    one, two, match, true, _ = planted("similarity", 0.5, 0)
+    bare = [replace(f, size=np.full_like(f.size, 9), angle=np.zeros_like(f.angle)) for f in (one, two)]
+    rows = np.arange(len(match))
+    for model in ("similarity", "affine", "homography"):
+        found = verify(*bare, rows, match, max_error=8.0, seed=0, model=model, oriented=False)
+        assert np.count_nonzero(found.inliers < true) >= 0.95 * true
