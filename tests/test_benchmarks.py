@@ -109,6 +109,19 @@ def test_brute_force_matches_as_opencv_does(mutual):
     assert found == expected
 
 
+def test_verification_finds_what_was_planted(tmp_path, capsys):
+    import verification
+
+    few = ["--candidates", "6", "--features", "200", "--planted", "3", "--shared", "50", "--alike", "40"]
+    out = tmp_path / "out.json"
+    results = verification.main([*few, "--words", "64", "--repeat", "1", "--out", str(out)])
+    assert len(results) == 4 and all((r.found, r.wrong) == (1.0, 0.0) and r.ms > 0 for r in results)
+    projective = [r for r in results if r.system in ("resight, homography", "OpenCV loop")]
+    assert len(projective) == 2 and max(r.error for r in projective) < 3
+    assert "| OpenCV loop |" in capsys.readouterr().out
+    assert [r["system"] for r in json.loads(out.read_text())["results"]] == [r.system for r in results]
+
+
 @pytest.mark.slow
 def test_indexing_and_search_run(labelled_folder, tmp_path, capsys):
     import indexing

@@ -16,6 +16,8 @@ from resight.describe.fit import fit_recipe  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.evaluation import evaluate  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
+from resight.pooling.crn import ContextualReweighting  # noqa: E402
+from resight.pooling.second_order import SecondOrderAttention  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
 from resight.recipes.network_stages import GlobalStage  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
@@ -26,6 +28,7 @@ PATCHES = {"kind": "dense", "on": "pixels", "stride": 48, "side": 64}
 VLAD = {"kind": "vlad", "words": 4, "reduce": 8}
 SIBLINGS = {
     "cam-crow": TINY | {"layer": "layer4", "pooling": {"kind": "cam-crow", "top": 3}},
+    "crn": TINY | {"attention": {"kind": "crn", "filters": [[3, 4], [5, 2]], "context": [5, 5]}},
     "crow": TINY,
     "deepindex": TINY
     | {
@@ -56,6 +59,7 @@ SIBLINGS = {
     "r-mac": {"network": "vgg11", "layer": "conv5_2", "max_side": 160, "dimensions": 8},
     "sba": TINY | {"pooling": {"kind": "sba", "parts": 4}},
     "selective-conv": TINY | {"embedding": {"kind": "t-embedding", "mask": "sum", "reduce": 8, "words": 4}},
+    "solar": TINY | {"attention": {"kind": "second-order", "reduction": 4}},
     "spoc": TINY,
     "vlad-cnn": TINY | {"embedding": VLAD},
 }
@@ -71,6 +75,10 @@ def fitted(request, tmp_path, photos):
     recipe = load_recipe(request.param)
     stage = GlobalStage.model_validate(recipe.global_.model_dump() | SIBLINGS[request.param])
     torch.manual_seed(0)
+    if stage.attention is not None:
+        with pytest.raises(RecipeError, match=f"attention {stage.attention.kind} has to be trained"):
+            fit_recipe(request.param, [photos], weights=None, into=tmp_path / "untrained")
+        stage = with_attention(stage, tmp_path / "trained.safetensors")
     network = create_network(stage.network)
     state = dict(network.state_dict())
     if request.param == "cam-crow":
@@ -83,6 +91,18 @@ def fitted(request, tmp_path, photos):
     table = recipe.model_copy(update={"global_": stage}).model_dump(by_alias=True, exclude_none=True)
     (tmp_path / "small.toml").write_text(tomli_w.dumps(table))
     return fit_recipe(tmp_path / "small.toml", [photos], weights=weights, into=tmp_path / "fitted")
+
+
+def with_attention(stage, path):
+    """The stage with made-up weights of its attention, which would have to be trained."""
+    if stage.attention.kind == "crn":
+        module = ContextualReweighting(256, stage.attention.filters, stage.attention.context)
+    else:
+        module = SecondOrderAttention(256, stage.attention.reduction)
+    for parameter in module.parameters():
+        torch.nn.init.uniform_(parameter, 0, 0.05)
+    safetensors.torch.save_file(module.state_dict(), path)
+    return stage.model_copy(update={"attention": stage.attention.model_copy(update={"weights": str(path)})})
 
 
 def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):

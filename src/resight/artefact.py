@@ -60,13 +60,21 @@ def load_artefact(path: str | Path, kind: str) -> tuple[dict[str, NDArray[Any]],
 
 def load_artefact_of(path: str | Path, kinds: Collection[str]) -> tuple[str, dict[str, NDArray[Any]], dict[str, Any]]:
     """(kind, tensors, meta) of an artefact of one of several kinds. Raises as ``load_artefact``."""
-    path, wanted = Path(path), " or ".join(kinds)
+    wanted = " or ".join(kinds)
+    kind, tensors, meta = _read(Path(path), f"{wanted} ")
+    if kind not in kinds:
+        raise RecipeError(f"{path}: holds a {kind} artefact where a {wanted} is needed")
+    return kind, tensors, meta
+
+
+def _read(path: Path, wanted: str, *, whole: bool = True) -> tuple[str, dict[str, NDArray[Any]], dict[str, Any]]:
+    """(kind, tensors, meta) of any artefact; without the tensors unless ``whole``. wanted: its kind, for a message."""
     if not path.is_file():
-        raise RecipeError(f"{path}: no such file; make a {wanted} artefact with `resight fit`")
+        raise RecipeError(f"{path}: no such file; make a {wanted}artefact with `resight fit`")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("resight")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            tensors = {name: file.get_tensor(name) for name in file.keys() if whole}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise RecipeError(f"{path}: not a readable safetensors file: {error}") from error
     if text is None:
@@ -78,11 +86,20 @@ def load_artefact_of(path: str | Path, kinds: Collection[str]) -> tuple[str, dic
         raise RecipeError(f"{path}: its header is damaged; make the artefact again") from error
     if version != _FORMAT:
         raise RecipeError(f"{path}: format {version}, but this version of resight reads format {_FORMAT}")
-    if found not in kinds:
-        raise RecipeError(f"{path}: holds a {found} artefact where a {wanted} is needed")
-    if fingerprint != artefact_fingerprint(found, tensors):
+    if whole and fingerprint != artefact_fingerprint(found, tensors):
         raise RecipeError(f"{path}: its contents do not match its fingerprint; make the artefact again")
     return found, tensors, meta
+
+
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """The facts beside an artefact of any kind, whose tensors are not read. Raises as ``load_artefact``."""
+    return _read(Path(path), "", whole=False)[2]
+
+
+def add_meta(path: str | Path, facts: Mapping[str, Any]) -> None:
+    """Write an artefact of any kind anew, with further facts beside it. Raises as loading and saving do."""
+    kind, tensors, meta = _read(Path(path), "")
+    save_artefact(path, kind, tensors, {**meta, **facts})
 
 
 def _native(tensor: NDArray[Any]) -> NDArray[Any]:

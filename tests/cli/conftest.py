@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 
 from resight.errors import CollectionError, QueryError
-from resight.recipes.recipe import AsmkStage, CodebookStage, GlobalStage, LocalStage, Recipe
+from resight.recipes.local_stages import Sift
+from resight.recipes.recipe import AsmkStage, CodebookStage, GlobalStage, Recipe
 from resight.search.ranking import Evidence, Ranking
 
 SIFT = Recipe(
@@ -18,7 +19,7 @@ SIFT = Recipe(
     title="SIFT",
     source="-",
     filter="asmk",
-    local=LocalStage(),
+    local=Sift(detector="sift"),
     codebook=CodebookStage(),
     asmk=AsmkStage(),
 )

@@ -98,4 +98,7 @@ def test_fit_prints_the_folder_it_wrote(resight, monkeypatch):
     ((recipe, paths, options),) = calls
     assert (recipe, paths) == ("deep", ["photos"])
     del options["progress"]
-    assert options == {"weights": Path("w.npz"), "into": Path("out"), "sample": 7, "seed": 1, "int8": False}
+    assert options == {"weights": Path("w.npz"), "into": Path("out"), "sample": 7, "seed": 1} | {
+        "int8": False,
+        "local_weights": None,
+    }

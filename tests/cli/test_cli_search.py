@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,19 @@ def test_json_is_one_object_with_all_the_evidence(resight):
         "homography": [[2.0, 0.0, 10.0], [0.0, 2.0, 20.0], [0.0, 0.0, 1.0]],
         "outline": [[10.0, 20.0], [210.0, 20.0], [210.0, 120.0], [10.0, 120.0]],
         "box": [10.0, 20.0, 210.0, 120.0],
+        "others": [],
     }
+
+
+def test_json_lists_the_boxes_of_further_instances(resight, fake):
+    first = fake.answers["a.jpg"]
+    other = replace(first.evidence[0], inliers=3, box=(1.0, 2.0, 3.456, 4.0), outline=None)
+    evidence = (replace(first.evidence[0], others=(other,)), None, None)
+    fake.answers["a.jpg"] = replace(first, evidence=evidence)
+    found = json.loads(resight("search", "c", "a.jpg", "--json").stdout)["queries"][0]["results"][0]
+    (listed,) = found["others"]
+    assert set(listed) == {"inliers", "matches", "homography", "outline", "box"}
+    assert listed["box"] == [1, 2, 3.46, 4] and listed["inliers"] == 3 and listed["outline"] is None
 
 
 def test_json_says_null_where_nothing_was_verified(resight):

@@ -2,10 +2,11 @@
 
 import cv2
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resight.geometry.homography import corners, jacobians, project
+from resight.geometry.homography import corners, inside, jacobians, overlap, project
 
 SMALL = st.floats(-0.3, 0.3)
 
@@ -44,3 +45,22 @@ def test_points_on_the_horizon_are_not_finite():
 
 def test_corners_go_clockwise_from_the_top_left():
     np.testing.assert_array_equal(corners((1, 2, 30, 40)), [[1, 2], [30, 2], [30, 40], [1, 40]])
+
+
+def test_inside_agrees_with_opencv_for_any_polygon():
+    rng = np.random.default_rng(0)
+    points = rng.uniform(0, 100, (300, 2)).astype(np.float32)
+    for corners_ in (3, 4, 7):
+        polygon = rng.uniform(0, 100, (corners_, 2)).astype(np.float32)
+        expected = [cv2.pointPolygonTest(polygon, tuple(map(float, p)), False) > 0 for p in points]
+        np.testing.assert_array_equal(inside(polygon, points), expected)
+    assert inside(polygon, points[:0]).shape == (0,)
+
+
+def test_overlap_of_rectangles_by_hand():
+    one = np.float32([[0, 0], [10, 0], [10, 10], [0, 10]])
+    assert overlap(one, one + np.float32([5, 0])) == pytest.approx(0.5)
+    assert overlap(one, one + 20) == 0 and overlap(one, one * 0.5 + 2) == pytest.approx(1)
+    diamond = np.float32([[5, 0], [10, 5], [5, 10], [0, 5]])  # half of the square, and within it
+    assert overlap(one, diamond[::-1]) == pytest.approx(1) == overlap(diamond, one)
+    assert overlap(one, np.zeros((4, 2), np.float32)) == 0

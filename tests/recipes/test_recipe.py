@@ -26,7 +26,7 @@ def test_every_recipe_loads_and_is_called_as_its_file():
         (variant("max_side = 1024", "max_side = 1"), "image.max_side"),
         (variant("alpha = 3.0", "alfa = 3.0"), "asmk.alfa"),
         (variant("[verify]", "[verifi]"), "verifi"),
-        (variant('detector = "sift"', 'detector = "surf"'), "local.detector"),
+        (variant('detector = "sift"', 'detector = "surf"'), "local: Input tag .surf. found using .detector."),
         (variant("seed = 0", 'seed = "x"'), "codebook.seed"),
         (variant('filter = "asmk"', 'filter = "global"'), r'filter = "global" needs the table \[global\]'),
         (variant('name = "rootsift-asmk"', ""), "name: Field required"),
@@ -67,7 +67,7 @@ def every_leaf(table: dict, path: tuple = ()) -> list[tuple]:
     return leaves
 
 
-CHANGED = {int: lambda v: v + 1, float: lambda v: v * 0.5 + 0.001, str: lambda v: v + "x"}
+CHANGED = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5 + 0.001, str: lambda v: v + "x"}
 OTHER = {("filter",): "global", ("local", "detector"): None}  # choices without another valid value here
 RECIPE = load_recipe("rootsift-asmk")
 

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from resight.describe.description import Description
+from resight.describe.local_features import load_local
 from resight.embedding.codebook import Codebook
 from resight.local.features import LocalFeatures
 from resight.recipes import Recipe
@@ -73,6 +74,8 @@ def in_this_process(monkeypatch) -> list[str]:
 
     def describe_files(sources, recipe, known, *, workers: int, timeout: float, feedings=(), ahead=0):
         monkeypatch.setattr("resight.store.workers._recipe", recipe, raising=False)
+        local = None if recipe.local is None else load_local(recipe.local, recipe.name)
+        monkeypatch.setattr("resight.store.workers._local", local, raising=False)
         monkeypatch.setattr("resight.store.workers._feedings", feedings, raising=False)
         monkeypatch.setattr("resight.store.workers._known", known, raising=False)
         for source in sources:

@@ -17,11 +17,13 @@ INDEX = """
 import os, signal, sys
 from resight.search.collection import Collection
 from resight.recipes.recipe import Recipe
+from resight.describe.local_features import load_local
 from resight.store import indexing, workers
 from resight.store.store import Store
 
 def describe_files(sources, recipe, known, **_):
     workers._recipe, workers._feedings, workers._known = recipe, (), known
+    workers._local = load_local(recipe.local, recipe.name)
     yield from map(workers._describe, sources)
 
 def counted(fsync=os.fsync, left=[int(sys.argv[3])]):

@@ -8,12 +8,13 @@ import pytest
 
 from resight.errors import CollectionError
 from resight.local.asmk import Encoding, encode, selectivity
-from resight.search.filters import asmk_similarity
+from resight.local.asmk_filter import AsmkFilter
+from resight.search.filters import word_similarity, word_weights
 from resight.search.searcher import Searcher
 from resight.store import store as store_module
 from resight.store.check import problems
 from resight.store.log import LogWriter
-from resight.store.store import Store
+from resight.store.store import Snapshot, Store
 
 
 def brute_force(query: Encoding, images: list[Encoding]) -> list[float]:
@@ -28,7 +29,12 @@ def brute_force(query: Encoding, images: list[Encoding]) -> list[float]:
 
 
 def similarities(store: Store, query: Encoding) -> np.ndarray:
-    return asmk_similarity(store.snapshot(), query, alpha=3.0, threshold=0.0)[0]
+    return of_snapshot(store.snapshot(), query)
+
+
+def of_snapshot(snapshot: Snapshot, query: Encoding) -> np.ndarray:
+    asmk = AsmkFilter(snapshot.codebook, alpha=3.0, threshold=0.0)
+    return word_similarity(snapshot, query, asmk, word_weights(snapshot, asmk))[0]
 
 
 def encoded(made_up, codebook, seed, n) -> Encoding:
@@ -105,12 +111,12 @@ def test_readers_keep_the_state_they_began_with(filled, new, made_up, codebook):
     query = encoded(made_up, codebook, 4, 75)
     with Store(filled.folder, write=False) as reading:
         searcher = Searcher(reading)
-        before = asmk_similarity(searcher.snapshot, query, alpha=3.0, threshold=0.0)[0]
+        before = of_snapshot(searcher.snapshot, query)
         filled.remove([1, 2])
         for i in range(6):
             filled.add([new(f"/more{i}", made_up(50 + i, 30))], [], codebook)
         filled.start_generation(codebook, {"words": 32})
-        np.testing.assert_array_equal(asmk_similarity(searcher.snapshot, query, alpha=3.0, threshold=0.0)[0], before)
+        np.testing.assert_array_equal(of_snapshot(searcher.snapshot, query), before)
         np.testing.assert_array_equal(searcher.stored(0).local.xy, made_up(0, 30).xy)
         words = codebook.assign(made_up(4, 75).descriptors.astype(np.float32))[:, 0]
         np.testing.assert_array_equal(searcher._word(4), words)

@@ -36,6 +36,10 @@ def fit(
     weights: Weights = None,
     sample: Annotated[int, typer.Option(min=1, metavar="N", help="Learn from at most N of the photos.")] = 5000,
     seed: Annotated[int, typer.Option(help="Chooses the sample.")] = 0,
+    local_weights: Annotated[
+        Path | None,
+        typer.Option("--local-weights", metavar="FILE", help="Of what finds local features; for some a folder."),
+    ] = None,
     int8: Annotated[
         bool, typer.Option("--int8", help="Compute the network in 8 bits: faster, a little less exact.")
     ] = False,
@@ -50,6 +54,14 @@ def fit(
 
     with Reporter(quiet) as reporter:
         written = fit_recipe(
-            recipe, photos, weights=weights, into=into, sample=sample, seed=seed, int8=int8, progress=reporter.report
+            recipe,
+            photos,
+            weights=weights,
+            into=into,
+            sample=sample,
+            seed=seed,
+            int8=int8,
+            local_weights=local_weights,
+            progress=reporter.report,
         )
     output.line(str(written))

@@ -12,7 +12,7 @@ from resight.cli import output
 if TYPE_CHECKING:
     from resight.search.collection import Collection
     from resight.search.page import QueryResult
-    from resight.search.ranking import Ranking
+    from resight.search.ranking import Evidence, Ranking
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,9 @@ def table(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
                 "--all shows it"
             )
         if shown:
-            heading = ("rank", "id", measure, "match", "inliers", "box", "path")
-            output.columns([heading, *(_cells(collection, outcome, index) for index in shown)], left=[3])
+            example = ["example"] if outcome.further else []
+            heading = ("rank", "id", measure, "match", "inliers", "box", *example, "path")
+            output.columns([heading, *(_cells(collection, outcome, index) for index in shown)], left=[3, 6])
         sys.stdout.flush()
 
 
@@ -67,8 +68,13 @@ def _cells(collection: "Collection", outcome: "QueryResult", index: int) -> tupl
         "" if not isfinite(ranking.threshold) else "yes" if index < ranking.accepted else "no",
         "" if evidence is None else str(evidence.inliers),
         "" if evidence is None or evidence.box is None else ",".join(f"{v:.0f}" for v in evidence.box),
+        *([_example(outcome, evidence)] if outcome.further else []),
         output.printable(collection.entry(image_id).origin),
     )
+
+
+def _example(outcome: "QueryResult", evidence: "Evidence | None") -> str:
+    return "" if evidence is None else output.printable(outcome.examples[evidence.example].query)
 
 
 def paths(collection: "Collection", outcomes: Iterable[Outcome], everything: bool, end: str) -> None:
@@ -100,7 +106,10 @@ def json(collection: "Collection", outcomes: Iterable[Outcome], everything: bool
 
     A result: rank (from 1), id, path, score, accepted, inliers, matches, homography (3×3, query pixels →
     result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where it was not
-    verified. threshold: the least score of a match, or null with a recipe that cannot tell matches.
+    verified. others: inliers, matches, homography, outline and box of further instances in the same result.
+    threshold: the least score of a match, or null with a recipe that cannot tell matches.
+    A query of several examples also has ``examples``: query, box and weight of each; and its results ``example``:
+    the index there of the one that homography and outline are about, null where they were not verified.
     A query that could not be answered has ``error`` with the reason, and no results.
     """
     separator = ""
@@ -121,9 +130,16 @@ def _answer(collection: "Collection", outcome: Outcome, everything: bool) -> dic
         "found": ranking.accepted > 0,
         "calibrated": ranking.calibrated,
         "threshold": ranking.threshold if isfinite(ranking.threshold) else None,
+        **_examples(outcome),
         "results": [_result(collection, outcome, index) for index in _shown(outcome, everything)],
         "timing": asdict(outcome.timing),
     }
+
+
+def _examples(outcome: "QueryResult") -> dict[str, Any]:
+    if not outcome.further:
+        return {}
+    return {"examples": [{"query": e.query, "box": e.box, "weight": e.weight} for e in outcome.examples]}
 
 
 def _result(collection: "Collection", outcome: "QueryResult", index: int) -> dict[str, Any]:
@@ -136,9 +152,15 @@ def _result(collection: "Collection", outcome: "QueryResult", index: int) -> dic
         "score": round(float(ranking.scores[index]), 6),
         "accepted": index < ranking.accepted,
     }
+    if outcome.further:
+        facts["example"] = None if evidence is None else evidence.example
     if evidence is None:
-        return facts | dict.fromkeys(("inliers", "matches", "homography", "outline", "box"))
-    return facts | {
+        return facts | dict.fromkeys(("inliers", "matches", "homography", "outline", "box", "others"))
+    return facts | _instance(evidence) | {"others": [_instance(other) for other in evidence.others]}
+
+
+def _instance(evidence: "Evidence") -> dict[str, Any]:
+    return {
         "inliers": evidence.inliers,
         "matches": evidence.matches,
         "homography": None if evidence.homography is None else evidence.homography.tolist(),

@@ -1,38 +1,26 @@
 """A recipe made runnable: an image in, a Description out (survey Fig. 2)."""
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from resight.describe.description import Description
+from resight.describe.local_features import LocalExtractor, load_local
 from resight.errors import RecipeError
 from resight.geometry.boxes import Box, check_box, crop
 from resight.images.image import Image
 from resight.images.read import read_image
-from resight.local.features import LocalFeatures
-from resight.local.rootsift import rootsift
 from resight.recipes.network_stages import GlobalStage
-from resight.recipes.recipe import LocalStage, Recipe
+from resight.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
 
     from resight.describe.global_descriptor import GlobalDescriber
-
-DESCRIPTOR_DIMENSION = 128  # of RootSIFT, the one local descriptor so far
-
-
-def local_features(image: Image, stage: LocalStage) -> LocalFeatures:
-    """The local features of a recipe's [local] stage, at the size the image's pixels have."""
-    return rootsift(
-        image,
-        max_features=stage.max_features,
-        contrast_threshold=stage.contrast_threshold,
-        edge_threshold=stage.edge_threshold,
-    )
 
 
 def load_global(stage: GlobalStage, recipe: str, engine: str | None = None) -> "GlobalDescriber":
@@ -56,6 +44,7 @@ class Describer:
         self.recipe = recipe
         self.engine = engine
         self._network: GlobalDescriber | None = None
+        self._local: LocalExtractor | None = None
 
     @property
     def network(self) -> "GlobalDescriber | None":
@@ -65,10 +54,17 @@ class Describer:
         return self._network
 
     @property
+    def local(self) -> LocalExtractor | None:
+        """The runnable [local] stage, or None where the recipe has none."""
+        if self._local is None and self.recipe.local is not None:
+            self._local = load_local(self.recipe.local, self.recipe.name, self.engine)
+        return self._local
+
+    @property
     def fingerprint(self) -> str:
-        """sha256, in hex, of the recipe and of its network's weights and whitening."""
-        network = self.network
-        learned = "" if network is None else network.fingerprint
+        """sha256, in hex, of the recipe, and of the weights and learned parts of its networks."""
+        parts = [part.fingerprint for part in (self.network, self.local) if part is not None]
+        learned = " ".join(filter(None, parts))
         return hashlib.sha256(f"{self.recipe.fingerprint} {learned}".encode()).hexdigest()
 
     def read(
@@ -102,10 +98,9 @@ class Describer:
         """
         image, (left, top), size = self.read(value, box)
         features = None
-        if self.recipe.local is not None:
-            found = local_features(image, self.recipe.local)
-            xy = found.xy + np.array([left, top], np.float32)
-            features = LocalFeatures(xy, found.size, found.angle, found.score, found.descriptors)
+        if self.local is not None:
+            found = self.local.extract(image)
+            features = replace(found, xy=found.xy + np.array([left, top], np.float32))
         network = self.network
         vector = None if network is None else network.describe(image.pixels)
         return Description(size, vector, features)

@@ -1,7 +1,7 @@
 """A recipe's embedding made runnable: the features of an image to one vector (survey §4.2.1)."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.artefact import add_meta, read_meta
 from resight.embedding.bow import Bow
 from resight.embedding.codebook import Codebook
 from resight.embedding.embedding import Embedding
@@ -23,6 +24,7 @@ from resight.embedding.triangulation import Triangulation
 from resight.embedding.vlad import Vlad
 from resight.errors import RecipeError
 from resight.features.multiscale import l2_normalise
+from resight.fitted import PhotoSketch
 from resight.projection.covariance import RunningCovariance
 from resight.projection.pca import pca
 from resight.projection.projection import Projection
@@ -45,10 +47,19 @@ _KINDS: dict[str, type[Bow | Vlad | Fisher | Triangulation | Faemb | LayerEmbedd
 
 @dataclass(frozen=True, eq=False)
 class Embedder:
-    """A learned embedding and the PCA before it, None where there is none."""
+    """A learned embedding and the PCA before it, None where there is none.
+
+    photos: which they were learned from, where that is known.
+    """
 
     embedding: Embedding
     reduction: Projection | None
+    photos: PhotoSketch | None = None
+
+    @property
+    def fitted_on(self) -> str:
+        """What the embedding was learned from, in words."""
+        return self.embedding.fitted_on
 
     @property
     def fingerprint(self) -> str:
@@ -76,7 +87,20 @@ class Embedder:
     @classmethod
     def load(cls, stage: Stage, learned: Path, reduction: Path | None) -> Self:
         """Raises RecipeError, naming the file, where one is missing, damaged or something else."""
-        return cls(_KINDS[stage.kind].load(learned), Projection.load(reduction) if reduction else None)
+        embedding, facts = _KINDS[stage.kind].load(learned), read_meta(learned)
+        try:
+            photos = PhotoSketch.from_json(facts["photos"]) if "photos" in facts else None
+        except (KeyError, TypeError, ValueError) as error:
+            raise RecipeError(f"{learned}: does not say what this version can use of its photos: {error}") from error
+        return cls(embedding, Projection.load(reduction) if reduction else None, photos)
+
+    def save(self, learned: Path, reduction: Path) -> None:
+        """Write the embedding and, if there is one, the PCA. Raises RecipeError where that fails."""
+        self.embedding.save(learned)
+        if self.photos is not None:  # the same fact of every kind of embedding
+            add_meta(learned, {"photos": self.photos.to_json()})
+        if self.reduction is not None:
+            replace(self.reduction, photos=self.photos).save(reduction)
 
 
 def reduced(features: Features, reduction: Projection | None) -> NDArray[np.float32]:

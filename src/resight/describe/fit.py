@@ -5,24 +5,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 
-from resight.describe.describer import load_global, local_features
+from resight.describe.describer import load_global
+from resight.describe.fit_local import learn_reduction, place_local, relative
+from resight.describe.local_features import load_local
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import ImageError, RecipeError
 from resight.fitted import PhotoSketch
 from resight.images.image import Image
 from resight.images.read import decode, digest, load
 from resight.images.sources import find_sources
+from resight.local.hamming_filter import Signer
 from resight.projection.moments import Moments, running_moments
 from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
+from resight.recipes.attention import Attention, Saliency
+from resight.recipes.local_stages import LocalStage
 from resight.recipes.network_stages import GlobalStage
-from resight.recipes.recipe import CodebookStage, Recipe, load_recipe
+from resight.recipes.recipe import CodebookStage, HammingStage, Recipe, load_recipe
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
     from resight.describe.global_descriptor import GlobalDescriber
@@ -40,14 +45,16 @@ def fit_recipe(
     sample: int = 5000,
     seed: int = 0,
     int8: bool = False,
+    local_weights: Path | None = None,
     progress: Callable[[str, int, int | None], None] = lambda phase, done, total: None,
 ) -> Path:
     """Learn from photos what a recipe learns, and write a fitted recipe: a folder with recipe.toml and artefacts.
 
     A network recipe learns what its poolings and embeddings have not learned yet, and its PCA-whitening anew (its
-    codebook, if it has one, is learned from each collection); a recipe without a network learns its codebook. At most
-    `sample` photos, drawn with `seed`, are read; unreadable ones are passed over.
-    int8: also write its networks in 8 bits, for which the rest is then learned.
+    codebook, if it has one, is learned from each collection); a recipe without a network learns its codebook, and what
+    [hamming] needs. At most `sample` photos, drawn with `seed`, are read; unreadable ones are passed over.
+    int8: also write its networks in 8 bits, for which the rest is then learned. local_weights: a file, or for some a
+        folder, of the network that finds or describes local features, in place of the recipe's own.
     progress: called with phase, done, total.
     Returns `into`. Raises RecipeError if the photos are too few, the recipe learns nothing, or `into` is not empty.
     """
@@ -56,6 +63,8 @@ def fit_recipe(
         raise RecipeError(f"recipe {base.name} has no network; leave out --weights")
     if int8 and base.global_ is None:
         raise RecipeError(f"recipe {base.name} has no network; leave out --int8")
+    if local_weights is not None and base.local is None:
+        raise RecipeError(f"recipe {base.name} has no local features; leave out --local-weights")
     if base.global_ is None and base.codebook is None:
         raise RecipeError(f"recipe {base.name} learns nothing, so there is nothing to fit")
     if into.exists() and (not into.is_dir() or any(into.iterdir())):
@@ -63,11 +72,17 @@ def fit_recipe(
     photos = _drawn(paths, sample, seed)
     fitted_on = f"{len(photos):,} photos of {', '.join(str(p) for p in paths)} (seed {seed})"
     into.mkdir(parents=True, exist_ok=True)
-    update: dict[str, GlobalStage | CodebookStage] = {}
+    update: dict[str, GlobalStage | LocalStage | CodebookStage | HammingStage] = {}
+    if base.local is not None:
+        local = place_local(base.local, local_weights, into, base.name)
+        images = _read(photos, base.image.max_side, [], "learning from local features", progress)
+        local = learn_reduction(local, images, into, fitted_on)
+        base = base.model_copy(update={"local": local})
+        update["local"] = relative(local, into)
     if base.global_ is not None:
         update["global_"] = _fit_global(base.global_, base, photos, weights, into, fitted_on, int8, progress)
     elif base.codebook is not None:
-        update["codebook"] = _fit_codebook(base.codebook, base, photos, into, fitted_on, progress)
+        update |= _fit_words(base.codebook, base, photos, into, fitted_on, progress)
     table = base.model_copy(update=update).model_dump(by_alias=True, exclude_none=True)
     (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
     return into
@@ -127,18 +142,22 @@ def _fit_global(
     if describer.unlearned:
         from resight.describe.learn import learn_heads, save_learned
 
-        images = _read(photos, recipe.image.max_side, [], "learning from features", progress)
+        read: list[str] = []
+        images = _read(photos, recipe.image.max_side, read, "learning from features", progress)
         learned = learn_heads(describer, images, len(photos), fitted_on)
-        files = {place: save_learned(value, into, place) for place, value in learned.items()}
+        sketch = PhotoSketch.of(read)
+        files = {place: save_learned(value, into, place, sketch) for place, value in learned.items()}
         placed = {place: {key: str(into / name) for key, name in each.items()} for place, each in files.items()}
         unfitted = _with_branches(unfitted, placed)
         describer = load_global(unfitted, recipe.name)
-    fitted: dict[int, dict[str, str]] = {}
+    fitted: dict[int, dict[str, Any]] = {}
     copied: dict[str, str] = {}
     for place, (branch, sha256) in enumerate(zip(unfitted.branches, describer.weights_sha256, strict=True)):
         if branch.weights and branch.weights not in copied:
             copied[branch.weights] = _copy_weights(Path(branch.weights), into, len(copied))
         fitted[place] = {"weights": copied.get(branch.weights, ""), "weights_sha256": sha256}
+        if branch.attention is not None:
+            fitted[place]["attention"] = _copy_attention(branch.attention, into, place)
         for key in ("learned", "reduction", "quantised"):
             if file := getattr(branch, key):
                 fitted[place][key] = _copy_learned(Path(file), into, place)
@@ -151,7 +170,7 @@ def _fit_global(
     return _with_branches(unfitted, fitted)
 
 
-def _with_branches(stage: GlobalStage, changes: Mapping[int, Mapping[str, str]]) -> GlobalStage:
+def _with_branches(stage: GlobalStage, changes: Mapping[int, Mapping[str, Any]]) -> GlobalStage:
     """The stage with keys of its branches changed, by the branch's place."""
     also = tuple({**other, **changes.get(place, {})} for place, other in enumerate(stage.also, 1))
     return stage.model_copy(update={**changes.get(0, {}), "also": also})
@@ -168,6 +187,18 @@ def _copy_learned(file: Path, into: Path, place: int) -> str:
     return name
 
 
+def _copy_attention(attention: Attention, into: Path, place: int) -> Attention:
+    """Copy the weights of a branch's attention, if it has any; the stage that names the copy in ``into``."""
+    if isinstance(attention, Saliency):
+        return attention
+    from resight.networks.weights import file_sha256  # it imports torch
+
+    file = Path(attention.weights)
+    name = f"attention{'' if place == 0 else f'-{place + 1}'}{file.suffix}"
+    shutil.copyfile(file, into / name)
+    return attention.model_copy(update={"weights": name, "weights_sha256": file_sha256(file)})
+
+
 def _copy_weights(weights: Path, into: Path, taken: int) -> str:
     """Copy weights and what they come with, since a fitted recipe is to work wherever it is moved; the file's place."""
     # The first lie beside the recipe; further ones, whose names could be the same, in folders of their own.
@@ -180,22 +211,23 @@ def _copy_weights(weights: Path, into: Path, taken: int) -> str:
     return (folder / weights.name).as_posix()
 
 
-def _fit_codebook(
+def _fit_words(
     stage: CodebookStage,
     recipe: Recipe,
     photos: Sequence[str],
     into: Path,
     fitted_on: str,
     progress: Callable[[str, int, int | None], None],
-) -> CodebookStage:
+) -> dict[str, CodebookStage | HammingStage]:
     if recipe.local is None:
         raise RecipeError(f"recipe {recipe.name} has a codebook but no local features")
     rng = np.random.default_rng(stage.seed)
     share = max(1, _DESCRIPTORS // len(photos))
-    parts: list[NDArray[np.uint8]] = []
+    extractor = load_local(recipe.local, recipe.name)
+    parts: list[NDArray[np.uint8 | np.int8 | np.float32]] = []
     digests: list[str] = []
     for image in _read(photos, recipe.image.max_side, digests, "learning the codebook", progress):
-        descriptors = np.asarray(local_features(image, recipe.local).descriptors, np.uint8)
+        descriptors = extractor.extract(image).descriptors
         parts.append(descriptors[np.sort(rng.permutation(len(descriptors))[:share])])
     sample = np.concatenate(parts) if parts else np.empty((0, 1), np.uint8)
     words = stage.words or choose_words(len(sample))
@@ -203,7 +235,14 @@ def _fit_codebook(
         raise RecipeError(f"{len(sample):,} features cannot make {words:,} visual words: give more photos")
     codebook = Codebook.fit(sample, words, seed=stage.seed, fitted_on=fitted_on)
     replace(codebook, photos=PhotoSketch.of(digests)).save(into / "codebook.safetensors")
-    return stage.model_copy(update={"path": "codebook.safetensors"})
+    fitted: dict[str, CodebookStage | HammingStage] = {
+        "codebook": stage.model_copy(update={"path": "codebook.safetensors"})
+    }
+    if (hamming := recipe.hamming) is not None:
+        signer = Signer.fit(codebook, sample, hamming.bits, seed=stage.seed, fitted_on=fitted_on)
+        signer.save(into / "hamming.safetensors")
+        fitted["hamming"] = hamming.model_copy(update={"path": "hamming.safetensors"})
+    return fitted
 
 
 def fit_whitenings(describer: "GlobalDescriber", images: Iterable[Image], fitted_on: str) -> list[Projection]:

@@ -12,18 +12,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resight.describe.attention import check_trained
 from resight.describe.head import Head, Scales, make_head
 from resight.describe.views import Feeding, Views
 from resight.errors import RecipeError
 from resight.features.fusion import append_orthogonal, concatenate, count_pairs
 from resight.features.multiscale import l2_normalise
+from resight.fitted import Fitted
 from resight.networks.backbone import Backbone, load_backbone, load_classifier
 from resight.networks.engine import Engine, make_engine
 from resight.networks.layers import Layer
 from resight.networks.quantise import QuantisedEngine, quantise
-from resight.networks.weights import file_sha256
+from resight.networks.weights import check_sha256, file_sha256
 from resight.projection.projection import Projection
-from resight.recipes.network_stages import Branch, GlobalStage, Proposals
+from resight.recipes.network_stages import GlobalStage, Proposals
 
 Prepared = tuple[Views, ...]  # of one image, one for each network of the stage
 
@@ -54,6 +56,8 @@ class GlobalDescriber:
     ) -> None:
         self.stage = stage
         self._recipe = recipe
+        for branch in stage.branches:
+            check_trained(branch)  # before a network is downloaded in vain
         folder = folder or Path()
         shared: dict[tuple[str, ...], list[int]] = {}
         for place, branch in enumerate(stage.branches):
@@ -67,11 +71,11 @@ class GlobalDescriber:
         first = branches[0]
         weights = folder / first.weights if first.weights else None
         if weights is not None:
-            _check_sha256(first, file_sha256(weights), str(weights))
+            check_sha256(file_sha256(weights), first.weights_sha256, str(weights))
         names = tuple(dict.fromkeys(branch.layer for branch in branches))
         backbone = load_backbone(first.network, layers=names, weights=weights)
         if weights is None:
-            _check_sha256(first, backbone.weights_sha256, f"the downloaded weights of {first.network}")
+            check_sha256(backbone.weights_sha256, first.weights_sha256, f"the downloaded weights of {first.network}")
         reads = tuple((place, names.index(branch.layer)) for place, branch in zip(places, branches, strict=True))
         runs = QuantisedEngine(backbone, folder / first.quantised) if first.quantised else make_engine(backbone, engine)
         identity = backbone.name, backbone.weights_sha256, backbone.batchnorm_eps, *filter(None, [runs.identity])
@@ -112,6 +116,17 @@ class GlobalDescriber:
         return tuple(place for place, head in enumerate(self._heads) if not head.ready)
 
     @property
+    def fitted(self) -> dict[str, Fitted]:
+        """All that was learned, by name: ``embedding`` of the first branch, ``embedding 2``, ``whitening``, …"""
+        whitenings = [{"whitening": whitening} for whitening in self.whitenings]
+        return {
+            name if number == 1 else f"{name} {number}": part
+            for parts in ([head.fitted for head in self._heads], whitenings)
+            for number, named in enumerate(parts, 1)
+            for name, part in named.items()
+        }
+
+    @property
     def branch_fingerprints(self) -> tuple[str, ...]:
         """For each branch, sha256 of all that decides its features: weights and parameters, and what was learned."""
         return tuple(hashlib.sha256(json.dumps(facts).encode()).hexdigest() for facts in self._facts)
@@ -119,7 +134,7 @@ class GlobalDescriber:
     @property
     def _facts(self) -> list[list[str | float | None]]:
         by_branch: dict[int, list[str | float | None]] = {
-            place: [*network.identity, self.stage.branches[place].dump_parameters(), self._heads[place].learned]
+            place: [*network.identity, self.stage.branches[place].dump_parameters(), *self._heads[place].fingerprints]
             for network in self._networks
             for place, _ in network.branches
         }
@@ -231,14 +246,14 @@ class GlobalDescriber:
     def outputs(self, image: Prepared) -> list[list[tuple[NDArray[np.uint8], Tensor]]]:
         """For each branch, the pictures of one image that its network sees, each with its layer's output.
 
-        Outputs are 1×C×h×w or 1×C float32.
+        Outputs are 1×C×h×w, under the branch's attention, or 1×C; float32.
         """
         found: list[list[tuple[NDArray[np.uint8], Tensor]]] = [[] for _ in self.stage.branches]
         for network, views in zip(self._networks, image, strict=True):
             for picture in views.pictures:
                 outputs = network.engine(np.stack([picture]))
                 for place, output in network.branches:
-                    found[place].append((picture, outputs[output]))
+                    found[place].append((picture, self._heads[place].attended(outputs[output], picture)))
         return found
 
     def quantise(self, images: Sequence[Prepared], into: Path, fitted_on: str) -> dict[int, str]:
@@ -302,11 +317,3 @@ def _rows(scales: Scales) -> NDArray[np.float64]:
 def _summed(whitening: Projection, scales: Scales) -> NDArray[np.float64]:
     """R-MAC's aggregation: regions whitened, ℓ2-normalised, summed, ℓ2-normalised (Tolias et al. 2016, §3.2)."""
     return l2_normalise(np.asarray(whitening.transform(_rows(scales)).sum(axis=0)))
-
-
-def _check_sha256(branch: Branch, found: str, origin: str) -> None:
-    if branch.weights_sha256 and found != branch.weights_sha256:
-        raise RecipeError(
-            f"{origin}: sha256 is {found}, but the recipe was made with {branch.weights_sha256}: "
-            "restore that file, or fit the recipe again with `resight fit`"
-        )

@@ -1,5 +1,6 @@
 """From the output of one layer to one vector: regions, pooling, embedding, scales (survey Fig. 2)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from resight.describe.attention import Attention, make_attention
 from resight.describe.embedding import Embedder, choose_positions
 from resight.describe.pooling import ChannelStatistics, Pool, learns, make_pool
 from resight.describe.views import regions_of
 from resight.errors import RecipeError
 from resight.features.multiscale import combine_scales, l2_normalise
+from resight.fitted import Fitted
 from resight.geometry.regions import round_outwards
 from resight.networks.layers import Layer
 from resight.recipes.network_stages import Branch, Keypoints, Scheme, Whole
@@ -26,6 +29,8 @@ class Head:
 
     pool: of a map, or of a region's part of it. embedder: None where the recipe has none, or has yet to learn it.
     learned: fingerprint of what was learned, "" without.
+    fitted: what was learned, by name: ``pooling``, ``embedding``, ``reduction``.
+    attention: None where the recipe has none.
     """
 
     branch: Branch
@@ -33,11 +38,22 @@ class Head:
     pool: Pool
     embedder: Embedder | None
     learned: str
+    fitted: Mapping[str, Fitted]
+    attention: Attention | None
 
     @property
     def ready(self) -> bool:
         """Whether all that it learns has been learned."""
         return bool(self.learned) or not needs_learning(self.branch)
+
+    @property
+    def fingerprints(self) -> tuple[str, ...]:
+        """Of what was learned, "" without, and of the attention, where there is one."""
+        return (self.learned,) if self.attention is None else (self.learned, self.attention.fingerprint)
+
+    def attended(self, output: Tensor, picture: NDArray[np.uint8]) -> Tensor:
+        """The layer's output for a picture under the branch's attention, if it has one."""
+        return output if self.attention is None else self.attention.attend(output, picture)
 
     def features(
         self, output: Tensor, picture: NDArray[np.uint8], boxes: NDArray[np.float32] | None
@@ -49,6 +65,7 @@ class Head:
         scheme = self.branch.scheme
         if self.layer.kind == "vector":
             return output.double().numpy()
+        output = self.attended(output, picture)
         embedding = self.branch.embedding
         if embedding is not None and isinstance(scheme, Whole):
             maps = output[0].float().numpy()
@@ -115,18 +132,21 @@ def make_head(
     Raises RecipeError where stages do not fit each other, with the reason, or a file cannot be used.
     """
     _check(branch, layer, network)
+    attention = make_attention(branch, layer, folder)
     if classifier is not None and classifier[0].shape[1] != layer.channels:
         raise RecipeError(
             f"pooling cam-crow: the classifier of {network} takes {classifier[0].shape[1]} channels, layer "
             f"{layer.name} has {layer.channels}: choose the layer that the classifier works on"
         )
     statistics, embedder, learned = None, None, ""
+    fitted: dict[str, Fitted] = {}
     if branch.embedding is not None and branch.learned:
         if bool(branch.embedding.reduce) != bool(branch.reduction):
             raise RecipeError("embedding: `reduce` and `reduction` go together: fit the recipe with `resight fit`")
         reduction = folder / branch.reduction if branch.reduction else None
         embedder = Embedder.load(branch.embedding, folder / branch.learned, reduction)
         learned = embedder.fingerprint
+        fitted = {"embedding": embedder} | ({} if embedder.reduction is None else {"reduction": embedder.reduction})
         takes = embedder.input_dimension
         if takes != layer.channels:
             raise RecipeError(
@@ -136,12 +156,14 @@ def make_head(
     elif learns(branch.pooling) and branch.learned:
         statistics = ChannelStatistics.load(folder / branch.learned)
         learned = statistics.fingerprint
+        fitted = {"pooling": statistics}
         if len(statistics.mean) != layer.channels:
             raise RecipeError(
                 f"{folder / branch.learned}: is of {len(statistics.mean)} channels, layer {layer.name} has "
                 f"{layer.channels}: fit the recipe again with `resight fit`"
             )
-    return Head(branch, layer, make_pool(branch.pooling, statistics, classifier), embedder, learned)
+    pool = make_pool(branch.pooling, statistics, classifier)
+    return Head(branch, layer, pool, embedder, learned, fitted, attention)
 
 
 def _check(branch: Branch, layer: Layer, network: str) -> None:
@@ -151,6 +173,8 @@ def _check(branch: Branch, layer: Layer, network: str) -> None:
     scheme = branch.scheme
     if not isinstance(scheme, Whole | Keypoints) and scheme.on == "map":
         raise RecipeError(f'{what}: scheme {scheme.kind} cannot take regions of it; give it on = "pixels"')
+    if branch.attention is not None:
+        raise RecipeError(f"{what}: attention {branch.attention.kind} has none to weigh; choose a map, or leave it out")
     if branch.embedding is not None and isinstance(scheme, Whole):
         raise RecipeError(f"{what}: embedding {branch.embedding.kind} needs a set: choose a map, or regions")
     if branch.pooling.kind not in ("gem", "average"):

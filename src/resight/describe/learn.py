@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from resight.describe.embedding import Embedder, learn_embedding, learn_reduction, reduced
 from resight.describe.pooling import ChannelStatistics, StatisticsOf
 from resight.errors import RecipeError
+from resight.fitted import PhotoSketch
 from resight.images.image import Image
 from resight.recipes.network_stages import Branch
 
@@ -77,18 +78,19 @@ def learn_heads(
     return {place: sample.finish(fitted_on, descriptors[place]) for place, sample in samples.items()}
 
 
-def save_learned(learned: Learned, into: Path, place: int) -> dict[str, str]:
-    """Write what the branch at a place learned; the recipe's keys and the files' names in the folder ``into``."""
+def save_learned(learned: Learned, into: Path, place: int, photos: PhotoSketch | None = None) -> dict[str, str]:
+    """Write what the branch at a place learned; the recipe's keys and the files' names in the folder ``into``.
+
+    photos: which it was learned from, where that is known.
+    """
     number = "" if place == 0 else f"-{place + 1}"
+    learned = replace(learned, photos=photos)
     if isinstance(learned, ChannelStatistics):
         learned.save(into / f"channels{number}.safetensors")
         return {"learned": f"channels{number}.safetensors"}
-    learned.embedding.save(into / f"embedding{number}.safetensors")
-    files = {"learned": f"embedding{number}.safetensors"}
-    if learned.reduction is not None:
-        learned.reduction.save(into / f"reduction{number}.safetensors")
-        files["reduction"] = f"reduction{number}.safetensors"
-    return files
+    files = {"learned": f"embedding{number}.safetensors", "reduction": f"reduction{number}.safetensors"}
+    learned.save(into / files["learned"], into / files["reduction"])
+    return files if learned.reduction is not None else {"learned": files["learned"]}
 
 
 def prepared_batches(describer: "GlobalDescriber", images: Iterable[Image]) -> Iterator[list["Prepared"]]:

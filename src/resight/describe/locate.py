@@ -20,6 +20,7 @@ from resight.describe.pooling import make_pool
 from resight.errors import RecipeError
 from resight.pooling.locate import LOCATABLE, contributions
 from resight.projection.projection import Projection
+from resight.recipes.attention import MASKS
 from resight.recipes.network_stages import Branch, Dense, GlobalStage, Grid, Pyramid, Whole
 
 
@@ -150,6 +151,8 @@ def _check(stage: GlobalStage) -> None:
         scheme, pooling = branch.scheme, branch.pooling.kind
         if branch.embedding is not None:
             raise RecipeError(_reason(f"embedding {branch.embedding.kind}", "what it counts has left its position"))
+        if branch.attention is not None and not isinstance(branch.attention, MASKS):
+            raise RecipeError(_reason(f"attention {branch.attention.kind}", "it mixes the positions of the map"))
         if pooling not in LOCATABLE:
             raise RecipeError(_reason(f"pooling {pooling}", "its value is no sum over positions"))
         if branch.crops:
@@ -166,5 +169,5 @@ def _reason(part: str, why: str) -> str:
     return (
         f"{part} leaves a similarity no places in the picture, since {why}. What has places: pooling gem, mac, "
         "average, sum, spoc or crow, over the whole map or a grid, pyramid or dense windows on it, summed over regions "
-        "and scales; branches joined by fusion concatenate or scores"
+        "and scales, under no attention or one that weighs positions; branches joined by fusion concatenate or scores"
     )

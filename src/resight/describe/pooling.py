@@ -13,6 +13,7 @@ from torch import Tensor
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.errors import RecipeError
+from resight.fitted import PhotoSketch
 from resight.pooling.average import average
 from resight.pooling.cam import cam_crow_regions, top_classes
 from resight.pooling.crow import crow
@@ -36,22 +37,25 @@ class ChannelStatistics:
     """What some poolings know of a collection's maps.
 
     mean: (C,) float32, of the features over all positions of all images. variance: (C,) float32, over images, of
-    each channel's sum over positions. n, fitted_on: of how many images, and which, in words.
+    each channel's sum over positions. n, fitted_on: of how many images, and which, in words. photos: which these were,
+    where that is known.
     """
 
     mean: NDArray[np.float32]
     variance: NDArray[np.float32]
     n: int
     fitted_on: str
+    photos: PhotoSketch | None = None
 
     @property
     def fingerprint(self) -> str:
-        """sha256 of the kind and the learned values, in hex."""
+        """sha256 of the kind and the learned values, in hex; ``fitted_on`` and the like do not enter."""
         return artefact_fingerprint(_KIND, {"mean": self.mean, "variance": self.variance})
 
     def save(self, path: Path) -> str:
         """Write as a safetensors artefact; returns the fingerprint. Raises RecipeError where that fails."""
-        meta = {"n": self.n, "fitted_on": self.fitted_on}
+        photos = {"photos": self.photos.to_json()} if self.photos else {}
+        meta = {"n": self.n, "fitted_on": self.fitted_on, **photos}
         return save_artefact(path, _KIND, {"mean": self.mean, "variance": self.variance}, meta)
 
     @classmethod
@@ -59,7 +63,8 @@ class ChannelStatistics:
         """Raises RecipeError, naming the file, where it is missing, damaged or something else."""
         tensors, meta = load_artefact(path, _KIND)
         try:
-            return cls(tensors["mean"], tensors["variance"], int(meta["n"]), str(meta["fitted_on"]))
+            photos = PhotoSketch.from_json(meta["photos"]) if "photos" in meta else None
+            return cls(tensors["mean"], tensors["variance"], int(meta["n"]), str(meta["fitted_on"]), photos)
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"{path}: not statistics that this version can use: {error}") from error
 

@@ -77,7 +77,7 @@ class Codebook:
     @classmethod
     def fit(
         cls,
-        descriptors: NDArray[np.uint8] | NDArray[np.float32],
+        descriptors: NDArray[np.uint8 | np.int8 | np.float32],
         words: int,
         *,
         seed: int,
@@ -157,7 +157,7 @@ class Codebook:
             raise RecipeError(f"{path}: not a codebook that this version can use: {error}") from error
 
 
-def _kmeans(x: NDArray[np.uint8] | NDArray[np.float32], k: int, seed: int) -> NDArray[np.float32]:
+def _kmeans(x: NDArray[np.uint8 | np.int8 | np.float32], k: int, seed: int) -> NDArray[np.float32]:
     points = np.ascontiguousarray(x, np.float32)
     if k == 1:
         return np.asarray(points.mean(axis=0, keepdims=True, dtype=np.float64), np.float32)
@@ -175,7 +175,7 @@ def _kmeans(x: NDArray[np.uint8] | NDArray[np.float32], k: int, seed: int) -> ND
     return np.asarray(clustering.centroids, np.float32)
 
 
-def _nearest(x: NDArray[np.uint8] | NDArray[np.float32], centroids: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+def _nearest(x: NDArray[np.uint8 | np.int8 | np.float32], centroids: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """The k nearest centroids of each row, nearest first; N×k."""
     flat = faiss.IndexFlatL2(centroids.shape[1])
     flat.add(centroids)

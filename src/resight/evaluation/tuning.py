@@ -23,7 +23,7 @@ from resight.fitted import PhotoSketch
 from resight.images.read import digest, load
 from resight.projection.learned_whitening import learned_whitening_of_pairs
 from resight.projection.projection import Projection
-from resight.recipes.network_stages import LEARNED, GlobalStage
+from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe, load_recipe, recipe_names, recipe_text
 from resight.search.ranking import Ranking
 
@@ -193,8 +193,7 @@ def _copied(recipe: str | Path, into: Path) -> dict[str, Any]:
     else:
         text = recipe_text(str(recipe)) if str(recipe) in recipe_names() else path.read_text(encoding="utf-8")
         stage = load_recipe(recipe).global_
-        keys = ("weights", *LEARNED)
-        if stage is not None and any(getattr(branch, key) for branch in stage.branches for key in keys):
+        if stage is not None and any(branch.files for branch in stage.branches):
             raise RecipeError(f"{recipe}: names weights beside it: give the folder that holds them all")
         into.mkdir(parents=True, exist_ok=True)
     return tomllib.loads(text)

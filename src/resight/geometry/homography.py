@@ -1,5 +1,6 @@
-"""Plane projective maps: points, corners, and what the map does locally to scale and direction."""
+"""Plane projective maps: points, corners, and what the map does locally to scale and direction; outlines."""
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,3 +26,20 @@ def jacobians(homography: NDArray[np.float64], xy: NDArray[np.floating]) -> NDAr
     uv = project(h, xy)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.stack([(h[i, :2] - uv[:, i, None] * h[2, :2]) / w[:, None] for i in (0, 1)], axis=1)
+
+
+def inside(outline: NDArray[np.floating], xy: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Which of N×2 points lie within a polygon of K×2 corners, by the even–odd rule; (N,)."""
+    start, end = np.asarray(outline, float), np.roll(outline, -1, axis=0).astype(float)
+    x, y = np.asarray(xy, float).T[:, :, None]
+    spans = (start[:, 1] > y) != (end[:, 1] > y)
+    rise = np.where(start[:, 1] == end[:, 1], 1, end[:, 1] - start[:, 1])
+    crossing = start[:, 0] + (y - start[:, 1]) * (end[:, 0] - start[:, 0]) / rise
+    return np.asarray((spans & (x < crossing)).sum(axis=1) % 2 == 1, np.bool_)
+
+
+def overlap(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The area that the convex hulls of two outlines share, as a fraction of the smaller; 0 where one has no area."""
+    hulls = cv2.convexHull(one.astype(np.float32)), cv2.convexHull(other.astype(np.float32))
+    smaller = min(cv2.contourArea(hull) for hull in hulls)
+    return float(cv2.intersectConvexConvex(*hulls)[0] / smaller) if smaller > 0 else 0.0

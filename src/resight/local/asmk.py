@@ -16,7 +16,10 @@ from resight.embedding.codebook import Codebook
 
 @dataclass(frozen=True, eq=False)
 class Encoding:
-    """An image as its visual words. words: M int32, ascending, unique. codes: M×(B/8) uint8, packed signs."""
+    """An image as its visual words. words: M int32, ascending, unique. codes: M×(B/8) uint8, packed signs.
+
+    Other filters keep other codes of the same kind: ``resight.local.word_filter``; in some a word may repeat.
+    """
 
     words: NDArray[np.int32]
     codes: NDArray[np.uint8]

@@ -1,9 +1,11 @@
 """The one value for local features, whatever detected and described them (survey §4.2.2)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+_UNITS = {np.dtype(np.uint8): 512.0, np.dtype(np.int8): 256.0, np.dtype(np.float32): 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -14,14 +16,14 @@ class LocalFeatures:
     size: N float32, diameter of the described region in the same pixels.
     angle: N float32, radians in [0, 2π), clockwise from the x axis as in image coordinates.
     score: N float32, the detector's response.
-    descriptors: N×D, uint8 where the detector quantises (RootSIFT), else float32.
+    descriptors: N×D, of length ``unit``: uint8 (RootSIFT), int8 as ``quantised`` makes it, or float32.
     """
 
     xy: NDArray[np.float32]
     size: NDArray[np.float32]
     angle: NDArray[np.float32]
     score: NDArray[np.float32]
-    descriptors: NDArray[np.uint8] | NDArray[np.float32]
+    descriptors: NDArray[np.uint8 | np.int8 | np.float32]
 
     def __post_init__(self) -> None:
         n = len(self.xy)
@@ -35,3 +37,16 @@ class LocalFeatures:
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    @property
+    def unit(self) -> float:
+        """What entries of a descriptor of length one were multiplied by to fill their type."""
+        return _UNITS[self.descriptors.dtype]
+
+
+def quantised(features: LocalFeatures) -> LocalFeatures:
+    """float32 descriptors of length one as int8: rounded, and clipped beyond 127/256, which few entries are."""
+    if features.descriptors.dtype != np.float32:
+        return features
+    scaled = np.rint(features.descriptors * _UNITS[np.dtype(np.int8)])
+    return replace(features, descriptors=np.clip(scaled, -127, 127).astype(np.int8))

@@ -42,7 +42,7 @@ class WordTable:
 
 def match_by_words(
     query: WordTable,
-    descriptors: NDArray[np.uint8] | NDArray[np.float32],
+    descriptors: NDArray[np.uint8 | np.int8 | np.float32],
     words: NDArray[np.integer],
     max_distance: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:

@@ -48,6 +48,15 @@ def file_sha256(path: str | Path) -> str:
         raise RecipeError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
+def check_sha256(found: str, wanted: str, origin: str) -> None:
+    """Raises RecipeError unless weights are those that a recipe was made with, where it says which ("" does not)."""
+    if wanted and found != wanted:
+        raise RecipeError(
+            f"{origin}: sha256 is {found}, but the recipe was made with {wanted}: "
+            "restore that file, or fit the recipe again with `resight fit`"
+        )
+
+
 def load_state(path: str | Path) -> dict[str, Tensor]:
     """``read_checkpoint``'s parameters and buffers by name; raises as it does."""
     return read_checkpoint(path).state

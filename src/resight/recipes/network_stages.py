@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from resight.features.fusion import Late
+from resight.recipes.attention import Attention, obstacle
 from resight.recipes.embeddings import BowStage, Embedding
 from resight.recipes.poolings import Gem, Pooling
 from resight.recipes.stage import Stage
@@ -91,6 +92,8 @@ class Branch(Stage):
     layer: a plain name of `resight networks show NETWORK`.
     max_side: longest side in pixels of what the network sees; smaller images are not enlarged.
     scales: of max_side; scale_pooling combines them.
+    attention: what weighs or re-writes the positions of a feature map first; not taken over by further branches, as
+        its weights are of one layer.
     pooling: of a feature map over positions; a layer that is a vector has none.
     embedding: of the features at a map's positions, or of regions' vectors, in place of the pooling or aggregation.
     weight: of this branch in the fusion.
@@ -105,6 +108,7 @@ class Branch(Stage):
     layer: str = "features"
     max_side: int = Field(default=1024, ge=32, le=4096)
     scales: tuple[Annotated[float, Field(gt=0, le=4)], ...] = Field(default=(1.0,), min_length=1)
+    attention: Attention | None = None
     pooling: Pooling = Field(default_factory=Gem)
     embedding: Embedding | None = None
     scale_pooling: Literal["mean", "gem"] = "mean"
@@ -124,6 +128,12 @@ class Branch(Stage):
         return isinstance(self.scheme, Keypoints) or (not isinstance(self.scheme, Whole) and self.scheme.on == "pixels")
 
     @property
+    def files(self) -> tuple[str, ...]:
+        """Of the files beside the recipe that it names."""
+        names = [*(getattr(self, key) for key in ("weights", *LEARNED)), getattr(self.attention, "weights", "")]
+        return tuple(name for name in names if name)
+
+    @property
     def feeding(self) -> tuple[str, ...]:
         """What decides which pictures go through which network: branches that agree in it share the passes."""
         cut = self.scheme.model_dump_json(exclude={"aggregate"}) if self.crops else ""
@@ -132,7 +142,10 @@ class Branch(Stage):
     def dump_parameters(self) -> str:
         """All that decides what the branch computes from its network, as JSON; without places of files."""
         outside = {"network", "weight", "dimensions", "weights_sha256", *FILES}
-        return self.model_dump_json(include=set(Branch.model_fields) - outside, exclude={"scheme": {"model"}})
+        if self.attention is None:
+            outside.add("attention")  # what was fitted before there was any still fits
+        moving = {"scheme": {"model"}, "attention": {"weights", "weights_sha256"}}
+        return self.model_dump_json(include=set(Branch.model_fields) - outside, exclude=moving)
 
     @model_validator(mode="after")
     def _keypoints_have_one_scale(self) -> Self:
@@ -145,6 +158,11 @@ class Branch(Stage):
         if self.scale_pooling == "gem" and (self.pooling.kind != "gem" or self.embedding is not None):
             raise ValueError('scale_pooling = "gem" goes with pooling = "gem", whose p it takes')
         whole = isinstance(self.scheme, Whole)
+        if self.attention is not None:
+            embedding = None if self.embedding is None else self.embedding.kind
+            pooling = self.pooling.kind
+            if why := obstacle(self.attention, pooling=pooling, embedding=embedding, whole=whole, crops=self.crops):
+                raise ValueError(why)
         if self.pooling.kind == "cam-crow" and not whole:
             raise ValueError("cam-crow makes regions itself, one a class: leave the scheme out")
         if self.embedding is not None:
@@ -179,7 +197,7 @@ class GlobalStage(Branch):
     def branches(self) -> tuple[Branch, ...]:
         """All branches, the first first."""
         own = self.model_dump(include=set(Branch.model_fields))
-        fresh = {**dict.fromkeys(LEARNED, ""), "weight": 1.0}
+        fresh = {**dict.fromkeys(LEARNED, ""), "weight": 1.0, "attention": None}
         changed = ({"weights": "", "weights_sha256": ""} if "network" in other else {} for other in self.also)
         return tuple(
             Branch.model_validate(table)

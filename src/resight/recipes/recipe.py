@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
+from resight.recipes.local_stages import LOCAL_FILES, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
 from resight.recipes.stage import Stage
 
@@ -23,15 +24,6 @@ class ImageStage(Stage):
 
     max_side: int = Field(default=1024, ge=32, le=16384)
     min_crop_side: int = Field(default=0, ge=0, le=16384)
-
-
-class LocalStage(Stage):
-    """Local features (§4.2.2). sift: OpenCV's DoG detector and SIFT, square-rooted (Arandjelović & Zisserman 2012)."""
-
-    detector: Literal["sift"] = "sift"
-    max_features: int = Field(default=1000, ge=16, le=100_000)
-    contrast_threshold: float = Field(default=0.01, ge=0)
-    edge_threshold: float = Field(default=10.0, gt=0)
 
 
 class CodebookStage(Stage):
@@ -56,19 +48,60 @@ class AsmkStage(Stage):
     threshold: float = Field(default=0.0, ge=-1, lt=1)
 
 
+class BowStage(Stage):
+    """Bag of visual words, the cosine of tf·idf vectors (Sivic & Zisserman 2003).
+
+    query_assignments: nearest words a query descriptor counts for, alike; the database side uses one.
+    idf: weigh words by their rarity in the collection. root: take the square root of tf, against bursts of one word.
+    """
+
+    query_assignments: int = Field(default=1, ge=1, le=32)
+    idf: bool = True
+    root: bool = False
+
+
+class HammingStage(Stage):
+    """Hamming embedding: words with a binary signature a feature (Jégou, Douze & Schmid 2008/2010).
+
+    query_assignments: nearest words in which a query descriptor looks for matches; the database side uses one.
+    bits: of a signature, at most the descriptor's dimensions. threshold: bits in which a match may differ.
+    sigma: a match that differs in h bits weighs exp(−h²/sigma²); 0 weighs all alike.
+    idf: weigh words by their rarity in the collection.
+    path: what `resight fit` learned, relative to the recipe's folder; "" learns it from the collection itself.
+    """
+
+    query_assignments: int = Field(default=5, ge=1, le=32)
+    bits: int = Field(default=64, ge=8, le=1024, multiple_of=8)
+    threshold: int = Field(default=22, ge=0)
+    sigma: float = Field(default=16.0, ge=0)
+    idf: bool = True
+    path: str = ""
+
+    @model_validator(mode="after")
+    def _threshold_fits(self) -> Self:
+        if self.threshold > self.bits:
+            raise ValueError(f"threshold = {self.threshold} is more than the {self.bits} bits there are")
+        return self
+
+
 class VerifyStage(Stage):
-    """Spatial verification of the first `shortlist` results by a homography (OpenCV's USAC/MAGSAC, seeded).
+    """Spatial verification of the first `shortlist` results, by default by a homography (USAC/MAGSAC, seeded).
 
     query_assignments: words in which a query descriptor looks for its match.
     max_distance: between matching descriptors of unit length.
     max_error: inlier threshold, as a fraction of the result's longest side.
+    model: of the map between query and result. similarity and affine are by one correspondence a hypothesis (Philbin
+        et al. 2007); they ask more of a match than a homography does, and their inliers need another calibration.
+    instances: how many times a result may show the thing; the score is that of the one with the most inliers.
     """
 
     shortlist: int = Field(default=100, ge=1)
     query_assignments: int = Field(default=5, ge=1, le=32)
     max_distance: float = Field(default=0.48, gt=0, le=2)
     max_error: float = Field(default=0.01, gt=0, lt=1)
-    seed: int = 0
+    model: Literal["homography", "similarity", "affine"] = "homography"
+    instances: int = Field(default=1, ge=1, le=100)
+    seed: int = Field(default=0, ge=0)
 
 
 class Calibration(Stage):
@@ -91,27 +124,45 @@ class Recipe(Stage):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
     source: str
-    filter: Literal["asmk", "global"]
+    filter: Literal["asmk", "bow", "hamming", "global"]
     image: ImageStage = Field(default_factory=ImageStage)
     local: LocalStage | None = None
     codebook: CodebookStage | None = None
     asmk: AsmkStage | None = None
+    bow: BowStage | None = None
+    hamming: HammingStage | None = None
     global_: GlobalStage | None = Field(default=None, alias="global")
     verify: VerifyStage | None = None
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
-        if self.filter == "asmk" and self.asmk is None:
-            raise ValueError('filter = "asmk" needs the table [asmk]')
-        if self.filter == "global" and self.global_ is None:
-            raise ValueError('filter = "global" needs the table [global]')
-        needs_words = self.asmk is not None or self.verify is not None
+        by_words = {"asmk": self.asmk, "bow": self.bow, "hamming": self.hamming}
+        if {**by_words, "global": self.global_}[self.filter] is None:
+            raise ValueError(f'filter = "{self.filter}" needs the table [{self.filter}]')
+        given = [name for name, stage in by_words.items() if stage is not None]
+        if len(given) > 1:
+            raise ValueError(f"a collection has one inverted file: choose one of the tables [{'], ['.join(given)}]")
+        needs_words = bool(given) or self.verify is not None
         if needs_words and (self.local is None or self.codebook is None):
-            raise ValueError("[asmk] and [verify] need the tables [local] and [codebook]")
+            raise ValueError("[asmk], [bow], [hamming] and [verify] need the tables [local] and [codebook]")
+        if self.hamming is not None and self.hamming.path and self.codebook is not None and not self.codebook.path:
+            raise ValueError("the path of [hamming] needs that of [codebook], to whose words it belongs")
         if (self.verify is None) != (self.calibration is None):
             raise ValueError("[verify] and [calibration] go together: a verified score is a calibrated probability")
         return self
+
+    @property
+    def by_words(self) -> AsmkStage | BowStage | HammingStage | None:
+        """The table of the filter over visual words, or None."""
+        return self.asmk or self.bow or self.hamming
+
+    @property
+    def postings(self) -> str:
+        """What the inverted file keeps of an image. It is ASMK's codes also where only [verify] needs the words."""
+        if self.hamming is not None:
+            return f"hamming signatures of {self.hamming.bits} bits"
+        return "term counts" if self.bow is not None else "asmk"
 
     @property
     def fingerprint(self) -> str:
@@ -120,8 +171,10 @@ class Recipe(Stage):
 
     def dump(self, stages: set[str]) -> str:
         """Some of the stages as JSON, without the places of weights and artefacts, which move."""
-        branch: dict[str, Any] = {key: True for key in FILES if key != "model"} | {"scheme": {"model"}}
-        moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}, "codebook": {"path"}}
+        branch: dict[str, Any] = {key: True for key in FILES if key != "model"}
+        branch |= {"scheme": {"model"}, "attention": {"weights"}}
+        moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}}
+        moving |= {"codebook": {"path"}, "hamming": {"path"}, "local": set(LOCAL_FILES)}
         return self.model_dump_json(include=stages, exclude=moving)
 
 
@@ -164,7 +217,9 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
         raise RecipeError(f"{origin}: not valid TOML: {error}") from error
     if folder is not None:
         _place(table.get("global"), FILES, folder)
+        _place(table.get("local"), LOCAL_FILES, folder)
         _place(table.get("codebook"), ("path",), folder)
+        _place(table.get("hamming"), ("path",), folder)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:

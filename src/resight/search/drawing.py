@@ -74,16 +74,17 @@ def define(pane: Pane, picture: Image) -> str:
 
 
 def pair(query: Pane, pane: Pane, box: Box | None, evidence: Evidence | None, origin: str) -> str:
-    """Query and result side by side, with box, outline and lines between the points that agree.
+    """Query and result side by side, with box, the outline of each instance, and lines between points that agree.
 
     The lines are in the drawing's frame; box and outline are in their own picture's, cut off at its edge.
     """
     left = np.array([0.0, max(pane.height - query.height, 0) / 2])
     right = np.array([query.width + GAP, max(query.height - pane.height, 0) / 2])
     outline = lines = ""
-    if evidence is not None and evidence.outline is not None:
-        points = " ".join(f"{x:.1f},{y:.1f}" for x, y in pane.place(evidence.outline))
-        outline = f'<polygon class="outline" points="{points}"/>'
+    for instance in () if evidence is None else (evidence, *evidence.others):
+        if instance.outline is not None:
+            points = " ".join(f"{x:.1f},{y:.1f}" for x, y in pane.place(instance.outline))
+            outline += f'<polygon class="outline" points="{points}"/>'
     if evidence is not None and len(evidence.query_xy) and not (query.gone or pane.gone):
         lines = _lines(query.place(evidence.query_xy) + left, pane.place(evidence.result_xy) + right)
     return (

@@ -1,43 +1,97 @@
 """The first ranking: how similar every image of a collection is to a query, by one cheap measure."""
 
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.local.asmk import Encoding, selectivity
+from resight.local.asmk import Encoding
+from resight.local.word_filter import WordFilter
 from resight.store.log import LogReader
 from resight.store.store import Snapshot
 
 _BLOCK = 65_536  # vectors compared at a time
 
 
-def asmk_similarity(
-    snapshot: Snapshot, query: Encoding, *, alpha: float, threshold: float
-) -> tuple[NDArray[np.float32], int]:
-    """ASMK* similarity of a query to each image of a snapshot (equations in ``resight.local.asmk``).
+@dataclass(frozen=True, eq=False)
+class WordWeights:
+    """What a filter over visual words takes from the whole of a collection.
 
-    Returns (N,) float32 in [0, 1], 0 for images without words, and the number of codes that were compared.
+    squared_idf: (W,) float64, log(N/n)² for a word that n of the N images have, 0 for one that none has; None: all 1.
+    squared_norms: (N,) float64, ‖X‖² of ``resight.local.word_filter`` for each image.
     """
-    total = np.zeros(len(snapshot))
+
+    squared_idf: NDArray[np.float64] | None
+    squared_norms: NDArray[np.float64]
+
+
+def word_weights(snapshot: Snapshot, measure: WordFilter) -> WordWeights:
+    """Read from the postings of a snapshot's images, so that they are those of the images there are.
+
+    Twice all postings are read for a filter with idf, once for one without, and none for one that is uniform.
+    """
+    if measure.uniform or snapshot.codebook is None:
+        return WordWeights(None, snapshot.words.astype(np.float64))
+    squared_idf = None
+    if measure.idf:
+        holders = np.zeros(len(snapshot.codebook), np.int64)
+        for words, _, _ in _terms(snapshot, measure):
+            np.add.at(holders, words, 1)
+        present = np.maximum(holders, 1)
+        squared_idf = np.where(holders > 0, np.log(np.maximum(len(snapshot), present) / present) ** 2, 0.0)
+    norms = np.zeros(len(snapshot))
+    for words, positions, mass in _terms(snapshot, measure):
+        np.add.at(norms, positions, mass**2 if squared_idf is None else mass**2 * squared_idf[words])
+    return WordWeights(squared_idf, norms)
+
+
+def _terms(
+    snapshot: Snapshot, measure: WordFilter
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.float64]]]:
+    """Each pair of a word and an image of the snapshot that has it, once: the word, the image's position, its mass."""
+    for part in (part for segment in snapshot.segments for part in segment.parts()):
+        words = part.posting_words
+        changes = (np.diff(words) != 0) | (np.diff(part.images) != 0)
+        first = np.concatenate([[0], np.flatnonzero(changes) + 1])
+        mass = np.add.reduceat(measure.mass(measure.comparable(part.codes)), first)
+        position = snapshot.positions(part.images[first])
+        there = position >= 0
+        yield words[first[there]], position[there], mass[there]
+
+
+def word_similarity(
+    snapshot: Snapshot, query: Encoding, measure: WordFilter, weights: WordWeights
+) -> tuple[NDArray[np.float32], int]:
+    """S(query, Y) of ``resight.local.word_filter`` for each image Y of a snapshot.
+
+    weights: ``word_weights`` of the same snapshot and filter.
+    Returns (N,) float32, 0 for images without words, and the number of codes that were compared. Every sum is over an
+    image's postings in the order of words, whichever segments they lie in: what was added or removed, and when, leaves
+    no trace in it.
+    """
+    # Postings of removed images, at −1, are added in front of the others and dropped.
+    total = np.zeros(len(snapshot) + 1)
     compared = 0
-    weight = selectivity(query.codes.shape[1] * 8, alpha, threshold)
-    asked = _lanes(query.codes)
+    asked = measure.comparable(query.codes)
+    squared_idf = None if weights.squared_idf is None else weights.squared_idf[query.words]
     for segment in snapshot.segments:
-        codes = _lanes(segment.codes)
+        stored = measure.comparable(segment.codes) if len(segment) else segment.codes
         for rows, postings in segment.gather(query.words):
-            distance = np.bitwise_count(codes[postings] ^ asked[rows]).sum(axis=1, dtype=np.int64)
-            position = snapshot.positions(segment.images[postings])
-            # Postings of removed images, at −1, are counted in front of the others and dropped.
-            total += np.bincount(position + 1, weights=weight[distance], minlength=len(total) + 1)[1:]
+            # np.take copies rows of a few bytes many times as fast as indexing does.
+            compare = measure.compare(np.take(asked, rows, axis=0), np.take(stored, postings, axis=0))
+            value = compare if squared_idf is None else compare * squared_idf[rows]
+            np.add.at(total, snapshot.positions(segment.images[postings]) + 1, value)
             compared += len(postings)
-    norm = np.sqrt(np.maximum(snapshot.words, 1) * max(1, len(query)))
-    return (total / norm).astype(np.float32), compared
+    norm = np.sqrt(weights.squared_norms * _squared_norm(query, measure, squared_idf))
+    return np.divide(total[1:], norm, out=np.zeros(len(norm)), where=norm > 0).astype(np.float32), compared
 
 
-def _lanes(codes: NDArray[np.uint8]) -> NDArray[np.uint8] | NDArray[np.uint64]:
-    """The same bits in 64-bit pieces, where they divide into such: an eighth of the work."""
-    return codes.view(np.uint64) if codes.shape[1] % 8 == 0 and len(codes) else codes
+def _squared_norm(query: Encoding, measure: WordFilter, squared_idf: NDArray[np.float64] | None) -> float:
+    _, first = np.unique(query.words, return_index=True)
+    mass = np.add.reduceat(measure.mass(measure.comparable(query.codes)), first) if len(query) else np.zeros(0)
+    return float((mass**2 if squared_idf is None else mass**2 * squared_idf[first]).sum())
 
 
 def cosine_similarity(

@@ -17,6 +17,9 @@ class Evidence:
         inliers cover, in the result; clockwise from what was the top left. None where it crosses the horizon.
     box: (x1, y1, x2, y2), the outline's bounding box clipped to the result image, in its pixels.
     query_xy, result_xy: inliers×2 float32, the matched points in each image's pixels.
+    others: further instances of the same thing in the image, where several were asked for; most inliers first, none
+        with more than this one, each with no others of its own.
+    example: which example of the query it is about, from 0; the query is its first.
     """
 
     inliers: int
@@ -26,6 +29,8 @@ class Evidence:
     box: tuple[float, float, float, float] | None
     query_xy: NDArray[np.float32]
     result_xy: NDArray[np.float32]
+    others: tuple["Evidence", ...] = ()
+    example: int = 0
 
 
 @dataclass(frozen=True, eq=False)

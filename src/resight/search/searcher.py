@@ -1,7 +1,9 @@
 """Query → Ranking over one snapshot of a collection (survey Fig. 2 and §4.2.2)."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +12,22 @@ from resight.describe.description import Description
 from resight.errors import CollectionError
 from resight.features.fusion import fuse
 from resight.geometry.boxes import Box
-from resight.local.asmk import encode_assigned
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
+from resight.local.word_filter import WordFilter
 from resight.recipes.recipe import Recipe, VerifyStage
-from resight.search.filters import asmk_similarity, cosine_similarity
+from resight.search.examples import (
+    DescribedExample,
+    best_evidence,
+    check_wanted,
+    joint_descriptor,
+    mean_similarity,
+)
+from resight.search.filters import WordWeights, cosine_similarity, word_similarity, word_weights
 from resight.search.ranking import Evidence, Ranking
 from resight.search.verify import calibrated_ranking, check
 from resight.store.store import Store, read_features
+from resight.store.word_filters import word_filter
 
 
 @dataclass(frozen=True)
@@ -32,14 +42,14 @@ class Timing:
 
 def describing(recipe: Recipe) -> str:
     """The stages that decide what a collection stores, as JSON; where weights and artefacts lie is left out."""
-    return recipe.dump({"image", "local", "codebook", "global_"})
+    return f"{recipe.dump({'image', 'local', 'codebook', 'global_'})} {recipe.postings}"
 
 
 class Searcher:
     """Answers queries from the state a collection had when this was made; later writes do not disturb it.
 
-    recipe: its filter, [asmk], [verify] and [calibration] say how to search, by default those of the collection's own.
-        What images are described with must be the same: CollectionError where it is not.
+    recipe: its filter, the filter's table, [verify] and [calibration] say how to search; by default the collection's
+        own. What images are described with must be the same: CollectionError where it is not.
     """
 
     def __init__(self, store: Store, recipe: Recipe | None = None) -> None:
@@ -47,7 +57,8 @@ class Searcher:
         if describing(self.recipe) != describing(store.recipe):
             raise CollectionError(
                 f"{store.folder}: was made with recipe {store.recipe.name}, and {self.recipe.name} describes images "
-                "otherwise; search it with a recipe of the same [image], [local], [codebook] and [global]"
+                "otherwise; search it with a recipe of the same [image], [local], [codebook] and [global], and of the "
+                "same table of [asmk], [bow] and [hamming]"
             )
         self.snapshot = store.snapshot()
         self._features = store.features_log()
@@ -76,9 +87,22 @@ class Searcher:
 
         box: what of the query is asked for, for the outline in the results. described: seconds spent before.
         """
+        return self.rank_examples([DescribedExample(query, box)], top, described)
+
+    def rank_examples(
+        self, examples: Sequence[DescribedExample], top: int | None, described: float = 0.0
+    ) -> tuple[Ranking, Timing]:
+        """All images (or the first `top`) by how likely they show what a wanted example does; ties by image id.
+
+        The first ranking is by the examples together. Then each is verified; an image that ``best_evidence`` stands
+        for has the probability by that example alone, its inliers and its similarity, and any other no inliers.
+        examples: one at least has a weight above 0, else QueryError, as where they cancel each other out.
+        """
         began = time.perf_counter()
-        assigned = self._assign(query.local)
-        similarity, compared = self._filter(query, assigned)
+        weights = [example.weight for example in examples]
+        check_wanted(weights)
+        assigned = [self._assign(example.description.local) for example in examples]
+        similarity, each, compared = self._similarities(examples, assigned)
         filtered = time.perf_counter()
         ids, stage = self.snapshot.ids, self.recipe.verify
         if stage is None or self.recipe.calibration is None:
@@ -86,9 +110,16 @@ class Searcher:
             ranking = Ranking(ids[order], similarity[order], (None,) * len(order), -np.inf, calibrated=False)
             return ranking, Timing(described, filtered - began, 0.0, compared)
         shortlist = np.lexsort((ids, -similarity))[: stage.shortlist]
-        evidence, distances = self._verify(query, assigned, box, shortlist, stage)
+        verified = [
+            self._verify(example.description, words, example.box, shortlist, stage)
+            for example, words in zip(examples, assigned, strict=True)
+        ]
+        evidence, standing = best_evidence([found for found, _ in verified], each, weights)
+        distances = sum(count for _, count in verified)
         inliers = np.zeros(len(ids), np.int64)
-        inliers[shortlist] = [evidence[int(p)].inliers for p in shortlist]
+        for position in standing:
+            inliers[position] = evidence[position].inliers
+            similarity[position] = each[evidence[position].example][position]
         ranking = calibrated_ranking(self.recipe.calibration, ids, inliers, similarity, evidence, top)
         timing = Timing(described, filtered - began, time.perf_counter() - filtered, compared + distances)
         return ranking, timing
@@ -107,10 +138,27 @@ class Searcher:
     def _assign(self, local: LocalFeatures | None) -> NDArray[np.int64]:
         """N×k nearest words of the query's descriptors, as many as any stage asks for."""
         codebook, recipe = self.snapshot.codebook, self.recipe
-        wanted = [s.query_assignments for s in (recipe.asmk, recipe.verify) if s is not None]
+        wanted = [s.query_assignments for s in (recipe.by_words, recipe.verify) if s is not None]
         if codebook is None or local is None or not wanted:
             return np.empty((0, 1), np.int64)
         return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
+
+    def _similarities(
+        self, examples: Sequence[DescribedExample], assigned: Sequence[NDArray[np.int64]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], int]:
+        """The filter's similarity of the examples together, (N,), and of each by itself; the comparisons made."""
+        one_by_one = [self._filter(e.description, words) for e, words in zip(examples, assigned, strict=True)]
+        each, compared = [similarity for similarity, _ in one_by_one], sum(count for _, count in one_by_one)
+        if len(examples) == 1:
+            return each[0], each, compared
+        weights, stage = [example.weight for example in examples], self.recipe.global_
+        if self.recipe.filter != "global" or stage is None:
+            return mean_similarity(each, weights), each, compared
+        vectors = [v for e in examples if (v := e.description.global_descriptor) is not None]
+        joint = joint_descriptor(vectors, weights, stage.lengths)
+        query = replace(examples[0].description, global_descriptor=joint)
+        together, count = self._filter(query, assigned[0])
+        return together, each, compared + count
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
         stage = self.recipe.global_
@@ -120,12 +168,21 @@ class Searcher:
                 fused = fuse(cosines, [branch.weight for branch in stage.branches], stage.late)
                 return fused.astype(np.float32), cosines.size
             return cosines[:, 0], len(cosines)
-        asmk, codebook = self.recipe.asmk, self.snapshot.codebook
-        if asmk is None or codebook is None or query.local is None:
+        table, by_words = self.recipe.by_words, self._by_words
+        if table is None or by_words is None or query.local is None:
             return np.zeros(len(self.snapshot), np.float32), 0
-        words = assigned[:, : asmk.query_assignments]
-        encoding = encode_assigned(query.local.descriptors.astype(np.float32), words, codebook)
-        return asmk_similarity(self.snapshot, encoding, alpha=asmk.alpha, threshold=asmk.threshold)
+        measure, weights = by_words
+        words = assigned[:, : table.query_assignments]
+        encoding = measure.encode(query.local.descriptors.astype(np.float32), words)
+        return word_similarity(self.snapshot, encoding, measure, weights)
+
+    @cached_property
+    def _by_words(self) -> tuple[WordFilter, WordWeights] | None:
+        """The filter over visual words with its weights, which for some are read from all postings: once."""
+        if self.snapshot.codebook is None:
+            return None
+        measure = word_filter(self.recipe, self.snapshot.codebook, self.snapshot.signer)
+        return measure, word_weights(self.snapshot, measure)
 
     def _verify(
         self,
@@ -139,16 +196,17 @@ class Searcher:
             raise ValueError("the query has no local features to verify with")
         table = WordTable.build(query.local.descriptors.astype(np.float32), assigned[:, : stage.query_assignments])
         evidence, compared = {}, 0
+        oriented = self.recipe.local is not None and self.recipe.local.oriented
         for position in shortlist.tolist():
             width, height = (int(v) for v in self.snapshot.sizes[position])
             candidate = self._local(position), self._word(position), (width, height)
-            evidence[position], count = check(query.local, table, box, candidate, stage)
+            evidence[position], count = check(query.local, table, box, candidate, stage, oriented=oriented)
             compared += count
         return evidence, compared
 
     def _local(self, position: int) -> LocalFeatures:
         at, count = int(self.snapshot.features_at[position]), int(self.snapshot.features[position])
-        return read_features(self._features, at, count)
+        return read_features(self._features, at, count, self.recipe.local)
 
     def _word(self, position: int) -> NDArray[np.int32]:
         at, count = int(self.snapshot.words_at[position]), int(self.snapshot.features[position])

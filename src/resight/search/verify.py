@@ -1,20 +1,22 @@
 """Spatial verification of the top of a ranking, and the calibrated probability that an image is a true match."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.geometry.boxes import Box
-from resight.geometry.homography import corners, project
+from resight.geometry.homography import corners, inside, overlap, project
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable, match_by_words
-from resight.local.rootsift import UNIT
 from resight.local.verification import verify
 from resight.recipes.recipe import Calibration, VerifyStage
 from resight.search.ranking import Evidence, Ranking
 
 _CHANCE = 3  # inliers that say nothing: four correspondences always agree on some homography
+# A further instance needs more than what is left of the first one's matches may give by chance, and a place of its own.
+_REPEATED, _SHARED = 10, 0.5
 
 
 def check(
@@ -23,11 +25,64 @@ def check(
     box: Box | None,
     candidate: tuple[LocalFeatures, NDArray[np.integer], tuple[int, int]],
     stage: VerifyStage,
+    *,
+    oriented: bool = True,
 ) -> tuple[Evidence, int]:
-    """The evidence for one candidate (its features, their words, its size), and the distances computed for it."""
+    """The evidence for one candidate (its features, their words, its size), and the distances computed for it.
+
+    oriented: whether keypoints have scales and orientations of their own.
+
+    Further instances, where the stage asks for them, are looked for one by one among the features that lie outside
+    those found before, matched anew: the nearest descriptor may have been of another instance.
+    """
+    found, matched, compared = _instance(query, table, box, candidate, stage, oriented)
+    instances, features, words, size = [found], *candidate
+    for _ in range(stage.instances - 1):
+        if found.inliers < _REPEATED or found.outline is None:
+            break
+        left = ~inside(found.outline, features.xy)
+        left[matched] = False
+        features, words = _part(features, left), words[left]
+        found, matched, count = _instance(query, table, box, (features, words, size), stage, oriented)
+        compared += count
+        if found.inliers >= _REPEATED and _apart(found, instances):
+            instances.append(found)
+    best, *others = sorted(instances, key=lambda instance: -instance.inliers)
+    return replace(best, others=tuple(others)), compared
+
+
+def _part(features: LocalFeatures, rows: NDArray[np.bool_]) -> LocalFeatures:
+    xy, size, angle, score = (column[rows] for column in (features.xy, features.size, features.angle, features.score))
+    return LocalFeatures(xy, size, angle, score, features.descriptors[rows])
+
+
+def _apart(found: Evidence, instances: list[Evidence]) -> bool:
+    """Whether an instance lies elsewhere than the others do."""
+    outlines = [instance.outline for instance in instances if instance.outline is not None]
+    return found.outline is not None and all(overlap(found.outline, outline) <= _SHARED for outline in outlines)
+
+
+def _instance(
+    query: LocalFeatures,
+    table: WordTable,
+    box: Box | None,
+    candidate: tuple[LocalFeatures, NDArray[np.integer], tuple[int, int]],
+    stage: VerifyStage,
+    oriented: bool,
+) -> tuple[Evidence, NDArray[np.int64], int]:
+    """The evidence for the most evident instance, the candidate's rows it matches, and the distances computed."""
     features, words, size = candidate
-    i, j, compared = match_by_words(table, features.descriptors, words, stage.max_distance * UNIT)
-    found = verify(query, features, i, j, max_error=stage.max_error * max(size), seed=stage.seed)
+    i, j, compared = match_by_words(table, features.descriptors, words, stage.max_distance * features.unit)
+    found = verify(
+        query,
+        features,
+        i,
+        j,
+        max_error=stage.max_error * max(size),
+        seed=stage.seed,
+        model=stage.model,
+        oriented=oriented,
+    )
     agreed_i, agreed_j = i[found.inliers], j[found.inliers]
     outline = None
     if found.homography is not None:
@@ -43,7 +98,7 @@ def check(
         query_xy=query.xy[agreed_i],
         result_xy=features.xy[agreed_j],
     )
-    return evidence, compared
+    return evidence, agreed_j, compared
 
 
 def log_odds(

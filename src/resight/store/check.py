@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from resight.describe.describer import DESCRIPTOR_DIMENSION
-from resight.embedding.codebook import Codebook
 from resight.errors import ResightError
 from resight.store.indexing import Progress
 from resight.store.inverted import Segment, segment_crc
@@ -39,7 +37,9 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
 
     Each page is one committed state, so a writer at work neither waits for the check nor confuses it.
     """
-    dimensions = sum(store.recipe.global_.lengths) if store.recipe.global_ is not None else 0
+    recipe = store.recipe
+    dimensions = sum(recipe.global_.lengths) if recipe.global_ is not None else 0
+    described = recipe.local.dimension if recipe.local is not None else 0
     with store.catalogue.snapshot():
         rows = store.catalogue.rows(
             "SELECT id, origin, features_at, features, features_crc, vector_at, vector_crc, words_at, words_crc"
@@ -51,7 +51,7 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
         (
             image,
             origin,
-            (at is None or features.matches(at, record_length(count, DESCRIPTOR_DIMENSION), crc))
+            (at is None or features.matches(at, record_length(count, described), crc))
             and (vector_at is None or vectors.matches(vector_at, 4 * dimensions, vector_crc))
             and (words_at is None or words.matches(words_at, 4 * count, words_crc)),
         )
@@ -60,15 +60,15 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
 
 
 def _index_problems(store: Store) -> list[str]:
-    """Damage of the codebook and the segments, unless a writer has replaced them meanwhile."""
+    """Damage of the learned parts and the segments, unless a writer has replaced them meanwhile."""
     found = []
     generation = store.generation
     try:
         if generation:
-            Codebook.load(store.codebook_path(generation))
+            store.learned(generation)
     except ResightError as error:
         if store.generation == generation:
-            found.append(f"{error}; `resight refit` learns a new one")
+            found.append(str(error))
     for name, postings, crc in store.catalogue.rows("SELECT name, postings, crc FROM segments"):
         sound = _is_sound(store.folder / name, postings, crc)
         if not sound and store.catalogue.rows("SELECT 1 FROM segments WHERE name = ?", (name,)):

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.describe.describer import DESCRIPTOR_DIMENSION, Describer
+from resight.describe.describer import Describer
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import CollectionError
 from resight.images.sources import Source, covers, find_sources
+from resight.local.hamming_filter import Signer
 from resight.store.store import New, Store, read_features, writing
 from resight.store.workers import Outcome, describe_files
 
@@ -161,7 +162,7 @@ class _Run:
         self._new: list[New] = []
         self._waiting: list[Outcome] = []  # for the network
         self._failures: list[tuple[str, str, int, int]] = []
-        self._codebook = Codebook.load(store.codebook_path(store.generation)) if store.generation else None
+        self._codebook = store.learned(store.generation)[0] if store.generation else None
         self._by_content: dict[str, list[str]] = {}
         lost = {origin for origin, old in known.items() if old.missing and origin not in todo} | gone.keys()
         for origin in sorted(lost):
@@ -294,12 +295,13 @@ def finish_codebook(store: Store, report: Reporter) -> None:
     if store.generation == 0:
         if stage.path:
             codebook = Codebook.load(Path(stage.path))
-            store.start_generation(codebook, {"fitted_on": codebook.fitted_on, "words": len(codebook)})
+            facts = {"fitted_on": codebook.fitted_on, "words": len(codebook)}
+            store.start_generation(codebook, facts, _signer(store, codebook, None))
         else:
             learn_codebook(store, report)
     if store.generation == 0:
         return
-    codebook = Codebook.load(store.codebook_path(store.generation))
+    codebook, _ = store.learned(store.generation)
     done, total = 0, store.pending()
     report(Progress("encoding", 0, total))
     for count in store.encode_pending(codebook):
@@ -318,21 +320,39 @@ def learn_codebook(store: Store, report: Reporter) -> None:
     if len(sample) < words:
         return
     codebook = Codebook.fit(sample, words, seed=stage.seed, fitted_on=f"the collection itself, {images:,} images")
-    store.start_generation(codebook, {"fitted_on": codebook.fitted_on, "words": len(codebook), "images_at_fit": images})
+    facts = {"fitted_on": codebook.fitted_on, "words": len(codebook), "images_at_fit": images}
+    store.start_generation(codebook, facts, _signer(store, codebook, sample))
 
 
-def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8], int]:
+def _signer(store: Store, codebook: Codebook, sample: NDArray[np.uint8 | np.int8] | None) -> Signer | None:
+    """What [hamming] needs for the words of a codebook: learned from `sample`, or as the recipe's codebook was."""
+    hamming, words = store.recipe.hamming, store.recipe.codebook
+    if hamming is None or words is None:
+        return None
+    if sample is None:
+        if hamming.path:
+            return Signer.load(Path(hamming.path), codebook)
+        sample, _ = _sample(store, words.seed)
+    images = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
+    fitted_on = f"the collection itself, {images:,} images"
+    return Signer.fit(codebook, sample, hamming.bits, seed=words.seed, fitted_on=fitted_on)
+
+
+def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8 | np.int8], int]:
     """Descriptors drawn evenly from all images, and how many images there are."""
+    local = store.recipe.local
+    if local is None:
+        raise ValueError("the recipe has no local features")
     counts = store.catalogue.rows("SELECT features_at, features FROM images ORDER BY id")
     total = sum(count for _, count in counts)
     share = min(1.0, _SAMPLE / max(1, total))
     rng, log = np.random.default_rng(seed), store.features_log()
     drawn = [np.flatnonzero(rng.random(count) < share) for _, count in counts]
-    sample = np.empty((sum(map(len, drawn)), DESCRIPTOR_DIMENSION), np.uint8)
+    sample = np.empty((sum(map(len, drawn)), local.dimension), local.stored)
     end = 0
     for (at, count), take in zip(counts, drawn, strict=True):
         if len(take):
-            sample[end : end + len(take)] = read_features(log, at, count).descriptors[take]
+            sample[end : end + len(take)] = read_features(log, at, count, local).descriptors[take]
             end += len(take)
     return sample, len(counts)
 

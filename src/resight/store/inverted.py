@@ -1,7 +1,8 @@
-"""ASMK's inverted file: immutable segments on disk, memory-mapped, merged as they grow (survey §4.2.2).
+"""The inverted file: immutable segments on disk, memory-mapped, merged as they grow (survey §4.2.2).
 
-A segment lists, for each visual word that occurs in it, the images that hold the word and their packed residual
-signs. It is a folder of four little-endian arrays; the catalogue names it once it is whole.
+A segment lists, for each visual word that occurs in it, the images that hold the word, with a code: what a filter
+(``resight.local.word_filter``) keeps of the image at the word, such as ASMK's packed residual signs. It is a folder of
+four little-endian arrays; the catalogue names it once it is whole.
 """
 
 import os
@@ -25,9 +26,10 @@ _KINDS = {"words": "<i4", "offsets": "<i8", "images": "<i4", "codes": "u1"}
 
 @dataclass(frozen=True, eq=False)
 class Segment:
-    """words: W ascending int32; offsets: W+1 int64; images: P int32 ids; codes: P×B/8 uint8.
+    """words: W ascending int32; offsets: W+1 int64; images: P int32 ids; codes: P×B uint8.
 
-    The postings of words[k] are images[offsets[k]:offsets[k+1]], by ascending id, and the codes beside them.
+    The postings of words[k] are images[offsets[k]:offsets[k+1]], by ascending id, and the codes beside them. An image
+    may have several for a word, in the order of its encoding; all its postings are in one segment.
     """
 
     words: NDArray[np.int32]
@@ -59,6 +61,11 @@ class Segment:
             ends = np.cumsum(count)
             postings = np.arange(int(ends[-1])) + np.repeat(start - ends + count, count)
             yield np.repeat(found[part], count), postings
+
+    def parts(self) -> Iterator["Segment"]:
+        """The segment in consecutive ranges of words, each of about a chunk of postings."""
+        for part in _chunks(np.diff(self.offsets)):
+            yield self.between(int(self.words[part[0]]), int(self.words[part[-1]]) + 1)
 
     def between(self, low: int, high: int) -> "Segment":
         """The part with low ≤ word < high."""

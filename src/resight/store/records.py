@@ -10,9 +10,9 @@ _HEAD = sum(np.dtype(kind).itemsize * width for _, kind, width in _COLUMNS)
 
 
 def pack_features(features: LocalFeatures) -> bytes:
-    """xy and size as float32, angle and score as float16 (3 significant digits), descriptors as uint8."""
-    if features.descriptors.dtype != np.uint8:
-        raise ValueError(f"descriptors must be uint8 to be stored, not {features.descriptors.dtype}")
+    """xy and size as float32, angle and score as float16 (3 significant digits), descriptors as they are, in bytes."""
+    if features.descriptors.dtype not in (np.uint8, np.int8):
+        raise ValueError(f"descriptors must be uint8 or int8 to be stored, not {features.descriptors.dtype}")
     head = [np.asarray(getattr(features, name), kind).tobytes() for name, kind, _ in _COLUMNS]
     return b"".join([*head, features.descriptors.tobytes()])
 
@@ -22,12 +22,14 @@ def record_length(count: int, dimension: int) -> int:
     return count * (_HEAD + dimension)
 
 
-def unpack_features(record: NDArray[np.uint8], count: int, dimension: int) -> LocalFeatures:
-    """The features of a record; descriptors are a view into it."""
+def unpack_features(
+    record: NDArray[np.uint8], count: int, dimension: int, stored: np.dtype[np.uint8 | np.int8]
+) -> LocalFeatures:
+    """The features of a record; descriptors, of type `stored`, are a view into it."""
     columns, start = {}, 0
     for name, kind, width in _COLUMNS:
         stop = start + count * width * np.dtype(kind).itemsize
         column = record[start:stop].view(kind).astype(np.float32)
         columns[name] = column.reshape(count, 2) if width == 2 else column
         start = stop
-    return LocalFeatures(**columns, descriptors=record[start:].reshape(count, dimension))
+    return LocalFeatures(**columns, descriptors=record[start:].view(stored).reshape(count, dimension))

@@ -17,17 +17,20 @@ from typing import Any, BinaryIO, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.describe.describer import DESCRIPTOR_DIMENSION
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook
-from resight.errors import CollectionError
-from resight.local.asmk import Encoding, encode_assigned
+from resight.errors import CollectionError, RecipeError
+from resight.local.asmk import Encoding
 from resight.local.features import LocalFeatures
+from resight.local.hamming_filter import Signer
+from resight.local.word_filter import WordFilter
+from resight.recipes.local_stages import LocalStage
 from resight.recipes.recipe import Recipe
 from resight.store.catalogue import FILE, Catalogue
 from resight.store.inverted import Segment, merged, write_segment
 from resight.store.log import LogReader, LogWriter, sync_folder
 from resight.store.records import pack_features, record_length, unpack_features
+from resight.store.word_filters import word_filter
 
 _FEATURES, _VECTORS, _LOCK = "features.log", "vectors.log", "lock"
 _TOGETHER = 64  # images whose descriptors are assigned in one go, which is faster and bounds memory
@@ -47,7 +50,10 @@ class New:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One committed state in memory: N images by ascending id, and where their records lie (−1: none)."""
+    """One committed state in memory: N images by ascending id, and where their records lie (−1: none).
+
+    words: how many postings each has in the segments. signer: beside the codebook, where the recipe has [hamming].
+    """
 
     ids: NDArray[np.int64]
     sizes: NDArray[np.int32]
@@ -58,6 +64,7 @@ class Snapshot:
     vectors_at: NDArray[np.int64]
     segments: tuple[Segment, ...]
     codebook: Codebook | None
+    signer: Signer | None
     word_log: LogReader
 
     def __len__(self) -> int:
@@ -83,6 +90,7 @@ class Store:
         self.write = write
         self.catalogue = Catalogue(folder, write=write)
         self._lock: BinaryIO | None = None
+        self._encoder: tuple[int, WordFilter] | None = None
         try:
             self._lock = _lock(folder) if write else None
             self.recipe = Recipe.model_validate_json(self.catalogue.get("recipe"))
@@ -131,8 +139,22 @@ class Store:
         """Where the codebook of a generation lies."""
         return self.folder / f"codebook-{generation}.safetensors"
 
+    def signer_path(self, generation: int) -> Path:
+        """Where what [hamming] learned for the codebook of a generation lies."""
+        return self.folder / f"hamming-{generation}.safetensors"
+
+    def learned(self, generation: int) -> tuple[Codebook, Signer | None]:
+        """The codebook of a generation, and the signer of a recipe with [hamming]; CollectionError if damaged."""
+        try:
+            codebook = Codebook.load(self.codebook_path(generation))
+            if self.recipe.hamming is None:
+                return codebook, None
+            return codebook, Signer.load(self.signer_path(generation), codebook)
+        except RecipeError as error:
+            raise CollectionError(f"{error}; `resight refit` learns a new one") from error
+
     def snapshot(self) -> Snapshot:
-        """The last committed state."""
+        """The last committed state. Raises CollectionError where its learned parts or segments are damaged."""
         with self.catalogue.snapshot():
             rows = self.catalogue.rows(
                 "SELECT id, width, height, ifnull(features_at, -1), ifnull(features, 0), ifnull(words_at, -1),"
@@ -142,8 +164,13 @@ class Store:
             generation = self.generation
             # Opened while no writer can commit, and so delete, what takes their place.
             segments = tuple(Segment.open(self.folder / name) for (name,) in names)
-            codebook = Codebook.load(self.codebook_path(generation)) if generation else None
+            codebook, signer = self.learned(generation) if generation else (None, None)
             word_log = self.words_log()
+        if codebook is not None:
+            code_bytes = word_filter(self.recipe, codebook, signer).code_bytes
+            for (name,), segment in zip(names, segments, strict=True):
+                if len(segment) and (segment.codes.shape[1] != code_bytes or segment.words[-1] >= len(codebook)):
+                    raise CollectionError(f"{self.folder / name}: is damaged; `resight refit` rebuilds it")
         table = np.array(rows, np.int64).reshape(-1, 8)
         return Snapshot(
             ids=table[:, 0],
@@ -155,6 +182,7 @@ class Store:
             vectors_at=table[:, 7],
             segments=segments,
             codebook=codebook,
+            signer=signer,
             word_log=word_log,
         )
 
@@ -224,16 +252,22 @@ class Store:
             "SELECT id, features_at, features FROM images WHERE words_at IS NULL ORDER BY id LIMIT ?",
             (batch,),
         ):
-            local = [read_features(log, at, count) for _, at, count in rows]
+            local = [read_features(log, at, count, self.recipe.local) for _, at, count in rows]
             with self.catalogue.transaction():
                 self._encode_into(codebook, [row[0] for row in rows], local)
             self._sweep()
             yield len(rows)
 
-    def start_generation(self, codebook: Codebook, facts: dict[str, Any]) -> None:
-        """Make a codebook the collection's. All images wait to be encoded with it, in ``encode_pending``."""
+    def start_generation(self, codebook: Codebook, facts: dict[str, Any], signer: Signer | None = None) -> None:
+        """Make a codebook the collection's. All images wait to be encoded with it, in ``encode_pending``.
+
+        signer: fitted to the codebook's words; ValueError where the recipe has [hamming] and there is none.
+        """
+        word_filter(self.recipe, codebook, signer)
         generation = self.generation + 1
         codebook.save(self.codebook_path(generation))
+        if signer is not None:
+            signer.save(self.signer_path(generation))
         with self.catalogue.transaction() as db:
             db.execute("UPDATE images SET words_at = NULL, words = NULL, words_crc = NULL")
             db.execute("DELETE FROM segments")
@@ -249,6 +283,7 @@ class Store:
 
     def _encode_into(self, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures]) -> None:
         encodings: list[Encoding] = []
+        encoder = self._encoder_for(codebook)
         with LogWriter(self._words_path(self.generation), self.catalogue.get("words_end") or 0) as log:
             for start in range(0, len(ids), _TOGETHER):
                 part = [f.descriptors.astype(np.float32) for f in local[start : start + _TOGETHER]]
@@ -256,7 +291,7 @@ class Store:
                 ends = np.cumsum([len(descriptors) for descriptors in part])
                 split = np.split(words, ends[:-1])
                 for image, descriptors, own in zip(ids[start : start + _TOGETHER], part, split, strict=True):
-                    encodings.append(encode_assigned(descriptors, own, codebook))
+                    encodings.append(encoder.encode(descriptors, own))
                     at, crc = log.append(own[:, 0].astype("<i4").tobytes())
                     self.catalogue.run(
                         "UPDATE images SET words_at = ?, words = ?, words_crc = ? WHERE id = ?",
@@ -264,7 +299,15 @@ class Store:
                     )
             log.sync()
             self.catalogue.set("words_end", log.end)
-        self._add_segment(Segment.build(ids, encodings, codebook.dimension // 8))
+        self._add_segment(Segment.build(ids, encodings, encoder.code_bytes))
+
+    def _encoder_for(self, codebook: Codebook) -> WordFilter:
+        """What encodes with the codebook of this generation, loaded once a generation."""
+        generation = self.generation
+        if self._encoder is None or self._encoder[0] != generation:
+            signer = self.learned(generation)[1] if self.recipe.hamming is not None else None
+            self._encoder = generation, word_filter(self.recipe, codebook, signer)
+        return self._encoder[1]
 
     def _add_segment(self, segment: Segment) -> None:
         self._insert_segment([segment], len(segment))
@@ -298,17 +341,20 @@ class Store:
         """Delete what a crash or an older generation left and the catalogue does not name."""
         generation = self.generation
         named = {name for (name,) in self.catalogue.rows("SELECT name FROM segments")}
-        named |= {self._words_path(generation).name, self.codebook_path(generation).name}
+        learned = self._words_path(generation), self.codebook_path(generation), self.signer_path(generation)
+        named |= {path.name for path in learned}
         for path in self.folder.iterdir():
-            ours = path.name.lstrip(".").startswith(("inverted-", "words-", "codebook-"))
+            ours = path.name.lstrip(".").startswith(("inverted-", "words-", "codebook-", "hamming-"))
             if ours and path.name not in named:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def read_features(log: LogReader, at: int, count: int) -> LocalFeatures:
-    """The local features of an image, from where the catalogue says they are."""
-    record = log.record(at, record_length(count, DESCRIPTOR_DIMENSION))
-    return unpack_features(record, count, DESCRIPTOR_DIMENSION)
+def read_features(log: LogReader, at: int, count: int, stage: LocalStage | None) -> LocalFeatures:
+    """The local features of an image, from where the catalogue says they are. stage: the recipe's [local] table."""
+    if stage is None:
+        raise ValueError("the recipe has no local features")
+    record = log.record(at, record_length(count, stage.dimension))
+    return unpack_features(record, count, stage.dimension, stage.stored)
 
 
 def _append(features: LogWriter, vectors: LogWriter, description: Description) -> tuple[int | None, ...]:

@@ -17,7 +17,7 @@ from types import ModuleType
 import cv2
 from pebble import ProcessExpired, ProcessPool
 
-from resight.describe.describer import local_features
+from resight.describe.local_features import LocalExtractor, load_local
 from resight.describe.views import Feeding, Views
 from resight.errors import ImageError
 from resight.images.read import decode, digest, load
@@ -105,18 +105,22 @@ def _result(source: Source, future: object, timeout: float) -> Outcome:
 
 
 _recipe: Recipe
+_local: LocalExtractor | None
 _feedings: tuple[Feeding, ...]
 _known: frozenset[str]
 
 
 def _start(recipe: Recipe, feedings: tuple[Feeding, ...], known: frozenset[str], parent: int) -> None:
-    global _recipe, _feedings, _known
+    global _recipe, _local, _feedings, _known
     _recipe, _feedings, _known = recipe, feedings, known
     # Ctrl-C goes to the whole group; the parent decides what is kept and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="PIL")
     _die_with(parent)
+    _local = None if recipe.local is None else load_local(recipe.local, recipe.name)
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)  # the workers share the cores
 
 
 def _die_with(parent: int) -> None:
@@ -140,7 +144,7 @@ def _describe(source: Source) -> Outcome:
     except ImageError as error:
         return Outcome(source, reason=error.reason)
     try:
-        local = None if _recipe.local is None else local_features(image, _recipe.local)
+        local = None if _local is None else _local.extract(image)
         views = tuple(feeding.views(image.pixels) for feeding in _feedings) or None
     except cv2.error as error:
         return Outcome(source, reason=f"no features could be described: {error.err}")

@@ -1,0 +1,142 @@
+"""The [local] table: which local features an image has (survey §4.2.2)."""
+
+from abc import abstractmethod
+from typing import Annotated, ClassVar, Literal
+
+import numpy as np
+from pydantic import Field
+
+from resight.recipes.stage import Stage
+
+# Keys whose values are paths of files or folders.
+LOCAL_FILES = ("weights", "head", "reduction")
+
+
+class _Local(Stage):
+    """What all have.
+
+    max_features: an image, the strongest.
+    oriented: whether keypoints have a scale and an orientation of their own, which verification then compares.
+    stored: the type that descriptors are kept in; ``LocalFeatures.unit`` is its length of a unit vector.
+    """
+
+    oriented: ClassVar[bool] = False
+    stored: ClassVar[np.dtype[np.uint8 | np.int8]] = np.dtype(np.int8)
+    max_features: int = Field(default=1000, ge=16, le=100_000)
+
+    @property
+    @abstractmethod
+    def dimension(self) -> int:
+        """Of a descriptor."""
+
+
+class _Enlarged(_Local):
+    """enlarge: picture sides up to this many pixels are enlarged, at most twice, before features are looked for."""
+
+    enlarge: int = Field(default=0, ge=0, le=4096)
+
+
+class Sift(_Enlarged):
+    """OpenCV's DoG detector and SIFT (Lowe 2004), square-rooted (Arandjelović & Zisserman 2012)."""
+
+    detector: Literal["sift"]
+    contrast_threshold: float = Field(default=0.01, ge=0)
+    edge_threshold: float = Field(default=10.0, gt=0)
+    oriented: ClassVar[bool] = True
+    stored: ClassVar[np.dtype[np.uint8 | np.int8]] = np.dtype(np.uint8)
+
+    @property
+    def dimension(self) -> int:
+        return 128
+
+
+class WeightedStage(_Enlarged):
+    """weights: path, relative to the recipe's folder. weights_sha256: of it, checked whenever it is loaded."""
+
+    weights: str = ""
+    weights_sha256: str = ""
+
+
+class AlikedFeatures(WeightedStage):
+    """ALIKED (Zhao et al. 2023) with a file of its published weights. threshold: of a keypoint's score."""
+
+    detector: Literal["aliked"]
+    model: Literal["aliked-t16", "aliked-n16", "aliked-n16rot", "aliked-n32"] = "aliked-n16rot"
+    threshold: float = Field(default=0.2, ge=0, lt=1)
+
+    @property
+    def dimension(self) -> int:
+        return 64 if self.model == "aliked-t16" else 128
+
+
+class PatchFeatures(WeightedStage):
+    """Hessian-affine-like regions: AffNet's shapes, OriNet's orientations and HardNet's descriptors.
+
+    weights: a folder with HardTFeat.pth, AffNet.pth and OriNet.pth. contrast_threshold: of the Hessian's response.
+    """
+
+    detector: Literal["hardtfeat"]
+    oriented: ClassVar[bool] = True
+
+    @property
+    def dimension(self) -> int:
+        return 128
+
+
+Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
+
+
+class MapStage(_Local):
+    """Features of one layer of a network.
+
+    max_side: longest side in pixels of what the network sees at scale 1; smaller images are not enlarged to it.
+    dimensions: after reduction. reduction: artefact of what they are reduced by, which `resight fit` makes.
+    """
+
+    network: str
+    layer: str
+    max_side: int = Field(default=1024, ge=32, le=4096)
+    dimensions: int = Field(default=128, ge=8, le=1024, multiple_of=8)
+    weights: str = ""
+    weights_sha256: str = ""
+    reduction: str = ""
+
+    @property
+    def dimension(self) -> int:
+        return self.dimensions
+
+
+class DelfFeatures(MapStage):
+    """DELF (Noh et al. 2017) or DELG (Cao et al. 2020).
+
+    head: weights of the scorer, and for DELG the autoencoder, which then makes the descriptors; "" scores by a
+        feature's length. threshold, overlap: of a score, and of neighbours beyond which the weaker goes; 1 keeps all.
+    """
+
+    detector: Literal["delf"]
+    scales: Scales = (0.25, 0.3536, 0.5, 0.7071, 1.0, 1.4142, 2.0)
+    head: str = ""
+    threshold: float = Field(default=0.0, ge=0)
+    overlap: float = Field(default=1.0, gt=0, le=1)
+    reduce: Literal["none", "pca", "pca-whitening"] = "pca"
+
+
+class HowFeatures(MapStage):
+    """HOW (Tolias, Jenicek & Chum 2020); descriptors are ℓ2-normalised after whitening."""
+
+    detector: Literal["how"]
+    scales: Scales = (2.0, 1.414, 1.0, 0.707, 0.5, 0.353, 0.25)
+
+
+class MaximaFeatures(MapStage):
+    """Local maxima of a layer's channels, as D2-Net detects them (Dusmanu et al. 2019)."""
+
+    detector: Literal["maxima"]
+    scales: Scales = (0.5, 1.0, 2.0)
+    edge: float = Field(default=5.0, gt=0)
+
+
+LocalStage = Annotated[
+    Sift | AlikedFeatures | PatchFeatures | DelfFeatures | HowFeatures | MaximaFeatures,
+    Field(discriminator="detector"),
+]
