@@ -17,14 +17,15 @@ from resight.errors import RecipeError  # noqa: E402
 from resight.images.read import read_image  # noqa: E402
 from resight.local.aliked import Aliked, AlikedNetwork  # noqa: E402
 from resight.local.features import LocalFeatures, quantised  # noqa: E402
+from resight.local.patch_network import AffNet, HardTFeatNet, OriNet  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import Recipe, load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 
 NETWORK = {"network": "resnet10t", "layer": "layer2", "max_side": 256, "dimensions": 16, "max_features": 200}
 TABLES = {
-    "delf": {"detector": "delf", "scales": [1.0, 0.7071], **NETWORK},
-    "how": {"detector": "how", "scales": [1.0], **NETWORK},
+    "delf": load_recipe("delf").local.model_dump() | {"scales": [1.0, 0.7071], **NETWORK},
+    "how": load_recipe("how").local.model_dump() | {"scales": [1.0], **NETWORK},
     "maxima": {"detector": "maxima", "scales": [0.5, 1.0], **NETWORK},
 }
 
@@ -72,12 +73,23 @@ def test_features_of_a_layer_are_fitted_indexed_and_found(kind, tmp_path, photos
 
 
 def test_aliked_is_fitted_indexed_and_found(tmp_path, photos, aliked):
-    table = {"detector": "aliked", "model": "aliked-t16", "threshold": 0.0, "max_features": 300, "enlarge": 640}
+    changed = {"model": "aliked-t16", "threshold": 0.0, "max_features": 300}
+    table = load_recipe("aliked-asmk").local.model_dump() | changed
     (tmp_path / "mine.toml").write_text(tomli_w.dumps(recipe_with(table)))
     with pytest.raises(RecipeError, match="--local-weights FILE"):
         fit_recipe(tmp_path / "mine.toml", [photos], weights=None, into=tmp_path / "none")
     fitted = fit_recipe(tmp_path / "mine.toml", [photos], weights=None, local_weights=aliked, into=tmp_path / "fitted")
     found_and_kept(load_recipe(fitted), photos, tmp_path, 64)
+
+
+def test_patches_are_fitted_indexed_and_found(tmp_path, photos):
+    torch.manual_seed(0)
+    weights = tmp_path / "hardtfeat"
+    weights.mkdir()
+    for name, made in (("HardTFeat", HardTFeatNet()), ("AffNet", AffNet()), ("OriNet", OriNet())):
+        torch.save({"state_dict": made.state_dict()}, weights / f"{name}.pth")
+    fitted = fit_recipe("hardtfeat-asmk", [photos], weights=None, local_weights=weights, into=tmp_path / "fitted")
+    found_and_kept(load_recipe(fitted), photos, tmp_path, 128)
 
 
 def found_and_kept(recipe, photos, tmp_path, dimension):

@@ -200,8 +200,7 @@ def mutual_by_ratio(a, b, ratio=0.9):
     return i, j[i]
 
 
-@pytest.mark.parametrize("model", ["aliked-n16rot", "aliked-t16"])
-@pytest.mark.parametrize("draw", [texture, photograph])
+@pytest.mark.parametrize(("model", "draw"), [("aliked-n16rot", photograph), ("aliked-t16", texture)])
 def test_published_weights_match_a_warped_copy(draw, model):
     path = DATA / f"weights/aliked/{model}.pth"
     if not path.is_file():

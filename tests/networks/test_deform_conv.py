@@ -22,7 +22,7 @@ def bilinear(plane, y, x):
 
 def naive(features, offset, weight, bias, stride, padding, dilation, mask):
     """y(p) = Σ_k w_k x(p + p_k + Δp_k) Δm_k (Zhu et al., Eq. 1)."""
-    kh, kw = weight.shape[2:]
+    kw = weight.shape[3]
     out = np.zeros((len(features), len(weight), *offset.shape[2:]))
     for b, o, i, j in np.ndindex(out.shape):
         for c, k, m in np.ndindex(weight.shape[1:]):

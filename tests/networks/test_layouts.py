@@ -17,7 +17,7 @@ from resight.networks.backbone import load_backbone  # noqa: E402
 from resight.networks.layouts import LAYOUTS, Published, check, convert_plain, recognise  # noqa: E402
 from resight.networks.layouts.affine import centred, with_linear  # noqa: E402
 from resight.networks.layouts.plain import PLAIN  # noqa: E402
-from resight.networks.layouts.published import build, gem  # noqa: E402
+from resight.networks.layouts.published import Descriptor, build, gem  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import Checkpoint, load_into, read_checkpoint  # noqa: E402
 
@@ -176,16 +176,41 @@ def test_how_lacks_its_last_stage(first_format):
     head = {f"{key}.weight": torch.rand(8, 256, 1, 1), f"{key}.bias": torch.rand(8)}
     colours = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     if first_format:
-        facts = {"meta": {"architecture": "resnet18", "skip_layer": 1, "mean": colours[0], "std": colours[1]}}
+        meta = {"architecture": "resnet18", "skip_layer": 1, "mean": colours[0], "std": colours[1], "feat_pool_k": 3}
+        facts = {"meta": meta}
     else:
-        facts = {"net_params": {"architecture": "resnet18", "runtime": {"mean_std": colours}}}
+        runtime = {"mean_std": colours, "image_size": 960, "features_num": 500, "scales": [1.0, 0.5]}
+        smoothing = {"kernel_size": 3}
+        facts = {"net_params": {"architecture": "resnet18", "smoothing": smoothing, "runtime": runtime}}
     published = convert(numbered(features) | head, facts, name="how")
     assert (published.layer, published.lacks) == ("layer3", ("layer4",))
     assert published.head.keys() == {"dim_reduction.weight", "dim_reduction.bias"}
-    assert "local features" in published.obstacle
+    stated = {} if first_format else {"max_side": 960, "max_features": 500, "scales": [1.0, 0.5]}
+    assert published.local.table == {"detector": "how"} | stated
+    x, reduction = torch.rand(256, dtype=torch.float64), published.local.reduction
+    expected = head[f"{key}.weight"].double().flatten(1) @ x + head[f"{key}.bias"]
+    assert np.allclose(reduction.matrix @ (x.numpy() - reduction.mean), expected)
     assert check(published, "w") == ""
     with torch.inference_mode():
         close(trunk_output(published, pictures()), features(pictures()))
+
+
+@pytest.mark.parametrize(
+    ("change", "head", "said"),
+    [
+        ({"smoothing": {"kernel_size": 5}}, ("weight", "bias"), "by 5 cells"),
+        ({"smoothing": None}, ("weight", "bias"), "by None cells"),
+        ({}, ("weight",), "does not reduce"),
+        ({}, (), "does not reduce"),
+    ],
+)
+def test_how_in_ways_that_no_recipe_says_keeps_its_trunk(change, head, said):
+    features = numbered(nn.Sequential(*list(torchvision.models.resnet18().children())[:-3]))
+    state = features | {f"dim_reduction.{part}": torch.rand(8, 256, 1, 1) for part in head}
+    params = {"architecture": "resnet18", "smoothing": {"kernel_size": 3}} | change
+    published = convert(state, {"net_params": params}, name="how")
+    assert said in published.obstacle and published.local is None
+    assert published.head.keys() == {f"dim_reduction.{part}" for part in head}
 
 
 class PyclsBlock(nn.Module):
@@ -388,6 +413,15 @@ def test_a_layer_after_gem_needs_normalised_input_or_no_bias():
     ]:
         result = with_linear(published, pooled, weight, bias, fitted_on="", normalised=normalised)
         assert (result.descriptor is not None, result.obstacle == "") == (expressible, expressible)
+
+
+def test_several_scales_are_projected_one_by_one_where_the_whole_is_pooled():
+    published, weight = Published("n", {}), torch.eye(2)
+    for table, whiten, noted in [({}, "regions", False), ({"scheme": {"kind": "grid"}}, None, True)]:
+        pooled = Descriptor("", {"pooling": "mac"} | table, (1.0, 0.5))
+        result = with_linear(published, pooled, weight, torch.ones(2), fitted_on="", normalised=True)
+        assert result.descriptor.table.get("whiten") == whiten
+        assert any("differs a little" in note for note in result.notes) == noted
 
 
 def test_numpy_arrays_beside_the_tensors_are_read_and_arrays_of_objects_are_not(tmp_path):

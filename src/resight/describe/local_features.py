@@ -18,8 +18,8 @@ from resight.recipes.local_stages import (
     LocalStage,
     MapStage,
     MaximaFeatures,
+    PatchFeatures,
     Sift,
-    WeightedStage,
 )
 
 if TYPE_CHECKING:  # they import torch
@@ -85,7 +85,7 @@ class _Strongest(Protocol):
 class _Patches:
     """ALIKED, or a detector of regions and the networks for their patches."""
 
-    def __init__(self, stage: WeightedStage, recipe: str) -> None:
+    def __init__(self, stage: AlikedFeatures | PatchFeatures, recipe: str) -> None:
         if not stage.weights:
             raise RecipeError(
                 f"recipe {recipe} has no weights for its local features: give them to `resight fit {recipe} PHOTOS "
@@ -104,7 +104,7 @@ class _Patches:
         else:
             from resight.local.patch_network import HardTFeat
 
-            self._features = HardTFeat(path)
+            self._features = HardTFeat(path, threshold=stage.threshold)
 
     def extract(self, image: Image) -> LocalFeatures:
         image = _enlarged(image, self._stage.enlarge)

@@ -5,20 +5,24 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from resight.describe.describer import load_global
+from resight.describe.local_features import load_network_features
 from resight.embedding.layers import LayerEmbedding
 from resight.embedding.netvlad import NetVlad
 from resight.errors import RecipeError
-from resight.networks.layouts import Descriptor, Layout, Projection, Published, check, convert_plain, recognise
+from resight.networks.layouts import Descriptor, Layout, Local, Projection, Published, check, convert_plain, recognise
 from resight.networks.weights import file_sha256, read_checkpoint
 from resight.projection.projection import Projection as FittedProjection
+from resight.recipes.local_stages import LocalStage, MapStage
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe
 
@@ -33,7 +37,8 @@ def import_weights(
 
     It holds ``model.safetensors`` (timm's names, the file's dtypes); where the checkpoint has more tensors,
     ``head.safetensors`` (its own names); where a recipe can say how the publication makes its descriptor,
-    ``recipe.toml`` with, where the checkpoint has them, ``embedding.safetensors`` and ``whitening.safetensors``.
+    ``recipe.toml`` with, where the checkpoint has them, ``embedding.safetensors`` and ``whitening.safetensors``, or of
+    local features ``local-reduction.safetensors``.
     layout: a name of ``resight.networks.layouts``, or None to recognise it.
     network: timm's name, for a plain state dict whose network is not recognised.
     single_scale: describe at one scale where the publication evaluates at several.
@@ -81,26 +86,33 @@ def _write_tensors(folder: Path, published: Published, layout: Layout) -> str:
 def _write_recipe(
     folder: Path, published: Published, layout: Layout, checkpoint: Path, sha256: str, obstacle: str
 ) -> tuple[str, ...]:
-    """Writes whitening and recipe, or neither where there is an obstacle; returns remarks."""
-    made = published.descriptor
-    if obstacle or made is None:
-        return _without_recipe(obstacle)
-    stage = {
+    """Writes projection and recipe, or neither where there is an obstacle; returns remarks."""
+    stage: dict[str, Any] = {
         "network": published.network,
         "layer": published.layer,
         "max_side": _MAX_SIDE,
-        "scales": made.scales,
-        "scale_pooling": made.scale_pooling,
         "weights": "model.safetensors",
         "weights_sha256": sha256,
-        **made.table,
     }
+    if obstacle:
+        return _without_recipe(obstacle)
+    if published.local is not None:
+        return _write_local(folder, stage, published, published.local, layout, checkpoint)
+    if published.descriptor is not None:
+        return _write_global(folder, stage, published, published.descriptor, layout, checkpoint)
+    return _without_recipe("nothing is known of how its publication describes photos")
+
+
+def _write_global(
+    folder: Path, stage: dict[str, Any], published: Published, made: Descriptor, layout: Layout, checkpoint: Path
+) -> tuple[str, ...]:
+    """The recipe of a global descriptor. stage: what any table of the network says."""
+    stage |= {"scales": made.scales, "scale_pooling": made.scale_pooling, **made.table}
     if made.learned:
         _write_embedding(folder, made, checkpoint)
         stage["learned"] = "embedding.safetensors"
-    absolute = stage | {key: str(folder / stage[key]) for key in ("weights", "learned") if key in stage}
     try:
-        describer = load_global(GlobalStage.model_validate(absolute), checkpoint.name)
+        describer = load_global(GlobalStage.model_validate(_absolute(stage, folder)), checkpoint.name)
     except RecipeError as error:  # the weights fit, so it is the network that cannot be pooled
         return _without_recipe(str(error))
     channels = len(describer.raw(np.zeros((64, 64, 3), np.uint8)))
@@ -108,19 +120,46 @@ def _write_recipe(
     if made.projection is not None:
         stage["whitening"] = "whitening.safetensors"
         (descriptor,) = describer.raw_fingerprints
-        stage["dimensions"] = _write_whitening(folder, made.projection, channels, descriptor, checkpoint)
+        stage["dimensions"] = len(made.projection.matrix)
+        _write_projection(folder / "whitening.safetensors", made.projection, channels, descriptor, checkpoint)
     elif describer.stage.whiten == "none":
         stage["dimensions"] = channels
     else:
         stage["dimensions"] = min(_DIMENSIONS, channels)
         remarks = (*remarks, "it has no whitening: learn one with `resight fit FOLDER PHOTOS --into ANOTHER`")
+    title = f"{made.title} on {published.network}" + (", whitened" if made.projection else "")
+    return _write_toml(folder, title, {"filter": "global", "global": stage}, layout, checkpoint, remarks)
+
+
+def _write_local(
+    folder: Path, stage: dict[str, Any], published: Published, made: Local, layout: Layout, checkpoint: Path
+) -> tuple[str, ...]:
+    """The recipe of local features, for ASMK. stage: what any table of the network says."""
+    stage |= {**made.table, "dimensions": len(made.reduction.matrix)}
+    tables = {"filter": "asmk", "local": stage, "codebook": {}, "asmk": {}}
+    title = f"{made.title} on {published.network}, ASMK"
+    try:
+        local = TypeAdapter[MapStage](LocalStage).validate_python(_absolute(stage, folder))
+    except ValidationError as error:
+        first = error.errors()[0]
+        return _without_recipe(f"a recipe cannot say its {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+    features = load_network_features(local)
+    channels = features.backbone.layers[0].channels
+    stage["reduction"] = "local-reduction.safetensors"
+    _write_projection(folder / stage["reduction"], made.reduction, channels, features.raw_fingerprint, checkpoint)
+    return _write_toml(folder, title, tables, layout, checkpoint, published.notes)
+
+
+def _write_toml(
+    folder: Path, title: str, tables: dict[str, Any], layout: Layout, checkpoint: Path, remarks: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Returns the remarks, which also stand above the recipe."""
     table = {
         "name": re.sub(r"[^a-z0-9._-]+", "-", checkpoint.stem.lower()).strip("-._") or "imported",
-        "title": f"{made.title} on {published.network}" + (", whitened" if made.projection else ""),
+        "title": title,
         "source": f"{layout.source}; {checkpoint.name}, sha256 {file_sha256(checkpoint)}",
-        "filter": "global",
         "image": {"max_side": _MAX_SIDE},
-        "global": stage,
+        **tables,
     }
     Recipe.model_validate(table)
     comments = "".join(f"# {remark}\n" for remark in ("Made by `resight weights import`.", *remarks))
@@ -132,6 +171,10 @@ def _without_recipe(obstacle: str) -> tuple[str, ...]:
     return (f"no recipe is written: {obstacle}", "the weights are, for recipes of one's own: see `resight recipes`")
 
 
+def _absolute(stage: dict[str, Any], folder: Path) -> dict[str, Any]:
+    return stage | {key: str(folder / stage[key]) for key in ("weights", "learned") if key in stage}
+
+
 def _write_embedding(folder: Path, made: Descriptor, checkpoint: Path) -> None:
     layer = NetVlad.from_state(made.learned)
     LayerEmbedding("netvlad", layer, f"{checkpoint.name}, learned with the network").save(
@@ -139,8 +182,8 @@ def _write_embedding(folder: Path, made: Descriptor, checkpoint: Path) -> None:
     )
 
 
-def _write_whitening(folder: Path, projection: Projection, channels: int, descriptor: str, checkpoint: Path) -> int:
-    """Returns the number of dimensions."""
+def _write_projection(file: Path, projection: Projection, channels: int, descriptor: str, checkpoint: Path) -> None:
+    """channels: of the vectors it will be given. descriptor: as ``FittedProjection`` keeps it."""
     if projection.matrix.shape[1] != channels:
         raise RecipeError(
             f"{checkpoint}: its whitening takes {projection.matrix.shape[1]} entries, its network gives {channels}"
@@ -152,5 +195,4 @@ def _write_whitening(folder: Path, projection: Projection, channels: int, descri
         n=0,  # not published
         fitted_on=projection.fitted_on,
         descriptor=descriptor,
-    ).save(folder / "whitening.safetensors")
-    return len(projection.matrix)
+    ).save(file)

@@ -86,9 +86,10 @@ def how_global(maps: Sequence[NDArray[np.float32]], projection: Projection | Non
 def read_how_whitening(path: str | Path, descriptor: str) -> Projection:
     """The whitening of a published HOW network, from the ``head.safetensors`` that ``resight`` makes of its checkpoint.
 
-    There it is a 1×1 convolution W x + b; here P(x − m) with P = W and the m of least length for which −P m = b.
-    descriptor: as ``Projection`` keeps it. Raises RecipeError where the file has none.
+    There it is a 1×1 convolution W x + b; here P(x − m) as ``centred`` makes it.
+    descriptor: as ``Projection`` keeps it. Raises RecipeError where the file has none, or it cannot be so written.
     """
+    from resight.networks.layouts.affine import centred
     from resight.networks.weights import load_state
 
     state = load_state(path)
@@ -98,16 +99,9 @@ def read_how_whitening(path: str | Path, descriptor: str) -> Projection:
         raise RecipeError(
             f"{path}: has no {error}, which HOW's networks have: import one of its checkpoints"
         ) from error
-    matrix = weight.flatten(1).double().numpy()
-    mean = -np.linalg.lstsq(matrix, bias.double().numpy(), rcond=None)[0]
-    return Projection(
-        mean.astype(np.float32),
-        matrix.astype(np.float32),
-        "pca-whitening",
-        0,
-        f"layer of {Path(path).name}",
-        descriptor,
-    )
+    layer = centred(weight.flatten(1), bias, f"layer of {Path(path).name}")
+    mean, matrix = layer.mean.astype(np.float32), layer.matrix.astype(np.float32)
+    return Projection(mean, matrix, "pca-whitening", n=0, fitted_on=layer.fitted_on, descriptor=descriptor)
 
 
 def _whitened(vectors: NDArray[np.float32], projection: Projection | None) -> NDArray[np.float64]:

@@ -56,7 +56,7 @@ def lanes(codes: NDArray[np.uint8]) -> NDArray[Any]:
 def differing(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
     """The Hamming distances of P pairs of packed codes, as ``lanes`` gives them; (P,)."""
     counts = np.bitwise_count(a ^ b)
-    bits = counts[:, 0].astype(np.int64)
+    bits: NDArray[np.int64] = counts[:, 0].astype(np.int64)
     for lane in counts.T[1:]:  # twice as fast as a sum over so short an axis
         bits += lane
     return bits

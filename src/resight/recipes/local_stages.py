@@ -70,12 +70,13 @@ class AlikedFeatures(WeightedStage):
 
 
 class PatchFeatures(WeightedStage):
-    """Hessian-affine-like regions: AffNet's shapes, OriNet's orientations and HardNet's descriptors.
+    """Hessian blobs with AffNet's shapes, OriNet's orientations and HardTFeat's descriptors (Mishkin et al. 2018).
 
-    weights: a folder with HardTFeat.pth, AffNet.pth and OriNet.pth. contrast_threshold: of the Hessian's response.
+    weights: a folder with HardTFeat.pth, AffNet.pth and OriNet.pth. threshold: of the Hessian's response.
     """
 
     detector: Literal["hardtfeat"]
+    threshold: float = Field(default=1e-5, ge=0)
     oriented: ClassVar[bool] = True
 
     @property

@@ -10,12 +10,22 @@ from resight.networks.layouts.keras import KERAS
 from resight.networks.layouts.netvlad import NETVLAD
 from resight.networks.layouts.plain import PLAIN
 from resight.networks.layouts.plain import convert as convert_plain
-from resight.networks.layouts.published import Descriptor, Layout, Projection, Published, check
+from resight.networks.layouts.published import Descriptor, Layout, Local, Projection, Published, check
 from resight.networks.weights import Checkpoint
 
 LAYOUTS = (HOW, CIRTORCH, AP_GEM, NETVLAD, DELG, DINOV2, KERAS, PLAIN)  # the first to recognise a checkpoint has it
 
-__all__ = ["LAYOUTS", "Descriptor", "Layout", "Projection", "Published", "check", "convert_plain", "recognise"]
+__all__ = [
+    "LAYOUTS",
+    "Descriptor",
+    "Layout",
+    "Local",
+    "Projection",
+    "Published",
+    "check",
+    "convert_plain",
+    "recognise",
+]
 
 
 def recognise(checkpoint: Checkpoint, name: str | None = None) -> Layout:

@@ -47,7 +47,7 @@ def with_linear(
     fitted_on: str,
     normalised: bool,
 ) -> Published:
-    """``published`` with a pooling, then a linear layer, then ℓ2; with an obstacle where a recipe cannot say that.
+    """``published`` with a pooling, a linear layer and ℓ2 at each scale; with an obstacle where a recipe cannot say so.
 
     normalised: whether the layer takes ℓ2-normalised vectors. If not, W g + b = |g| (W x + b / |g|) for g = |g| x
     is a function of x, up to length, only without a bias.
@@ -62,5 +62,10 @@ def with_linear(
         projection = centred(weight, bias, fitted_on)
     except RecipeError as error:
         return replace(published, obstacle=str(error))
-    notes = published.notes if len(descriptor.scales) == 1 else (*published.notes, _AVERAGED)
-    return replace(published, descriptor=replace(descriptor, projection=projection), notes=notes)
+    descriptor = replace(descriptor, projection=projection)
+    if len(descriptor.scales) == 1:
+        return replace(published, descriptor=descriptor)
+    if "scheme" in descriptor.table:
+        return replace(published, descriptor=descriptor, notes=(*published.notes, _AVERAGED))
+    # Each scale of the whole is one region: projected, ℓ2-normalised and summed, as the publications do.
+    return replace(published, descriptor=replace(descriptor, table={**descriptor.table, "whiten": "regions"}))

@@ -20,7 +20,10 @@ IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 @dataclass(frozen=True, eq=False)
 class Projection:
-    """y = ℓ2(P(x - m)) of ℓ2-normalised x. mean: (D,) float64. matrix: K×D float64. fitted_on: where it is from."""
+    """y = ℓ2(P(x - m)), for a descriptor of ℓ2-normalised x.
+
+    mean: (D,) float64. matrix: K×D float64. fitted_on: where it is from.
+    """
 
     mean: NDArray[np.float64]
     matrix: NDArray[np.float64]
@@ -54,6 +57,19 @@ def gem(
 
 
 @dataclass(frozen=True, eq=False)
+class Local:
+    """Local features of the layer.
+
+    title: what they are, in words. table: keys of a recipe's [local] that say how. reduction: of their descriptors,
+    which are not ℓ2-normalised before it.
+    """
+
+    title: str
+    table: Mapping[str, Any]
+    reduction: Projection
+
+
+@dataclass(frozen=True, eq=False)
 class Published:
     """A checkpoint, converted.
 
@@ -63,7 +79,7 @@ class Published:
     head: the checkpoint's other tensors, under its own names.
     normalisation: per-channel (mean, standard deviation) of RGB in [0, 1]; None for the network's own.
     batchnorm_eps: of every batch normalisation; None for the network's own.
-    descriptor: how it is made, or None with ``obstacle`` saying why a recipe of this version cannot say it.
+    descriptor, local: how it is made, or both None with ``obstacle`` saying why a recipe of this version cannot say it.
     notes: what whoever imports it should know.
     """
 
@@ -75,6 +91,7 @@ class Published:
     normalisation: Normalisation | None = IMAGENET
     batchnorm_eps: float | None = None
     descriptor: Descriptor | None = None
+    local: Local | None = None
     obstacle: str = ""
     notes: tuple[str, ...] = ()
 
