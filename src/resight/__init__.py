@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from resight.recipes import Recipe as Recipe
     from resight.recipes import load_recipe as load_recipe
     from resight.search.collection import Collection as Collection
+    from resight.search.examples import Example as Example
     from resight.search.ranking import Evidence as Evidence
     from resight.search.ranking import Ranking as Ranking
 
@@ -30,6 +31,7 @@ _HOMES = {
     "Collection": "resight.search.collection",
     "Description": "resight.describe.description",
     "Evidence": "resight.search.ranking",
+    "Example": "resight.search.examples",
     "Image": "resight.images",
     "Ranking": "resight.search.ranking",
     "Recipe": "resight.recipes",

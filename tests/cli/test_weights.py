@@ -21,6 +21,7 @@ from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import file_sha256, load_state  # noqa: E402
 from resight.recipes.poolings import Gem  # noqa: E402
 from resight.recipes.recipe import load_recipe  # noqa: E402
+from resight.search.collection import Collection  # noqa: E402
 
 ensure_torchvision()
 import torchvision  # noqa: E402
@@ -117,9 +118,9 @@ def test_cirtorch_with_a_layer_that_whitens(tmp_path, features):
     import_weights(file, tmp_path / "one", single_scale=True)
     close(describe(tmp_path / "one"), unit(weight @ pooled(features) + bias))
 
-    assert any("averaged before it" in remark for remark in import_weights(file, tmp_path / "three"))
-    x = unit(np.mean([pooled_flat(features, s) for s in (1.0, 2**0.5, 2**-0.5)], axis=0))
-    close(describe(tmp_path / "three", FLAT), unit(weight @ x + bias))
+    import_weights(file, tmp_path / "three")  # ``extract_ms``: the sum of what the whole network gives at each scale
+    scales = [unit(weight @ pooled_flat(features, s) + bias) for s in (1.0, 2**0.5, 2**-0.5)]
+    close(describe(tmp_path / "three", FLAT), unit(np.sum(scales, axis=0)))
     assert load_state(tmp_path / "one" / "head.safetensors").keys() == {"pool.p", *state}
 
 
@@ -140,6 +141,60 @@ def test_dirtorch_with_its_layer(tmp_path, features):
     remarks = import_weights(tmp_path / "ap.pt", tmp_path / "raw")
     assert any("no recipe is written" in remark and "bias" in remark for remark in remarks)
     assert {f.name for f in (tmp_path / "raw").iterdir()} == {"model.safetensors", "head.safetensors"}
+
+
+def how(features, path, layer, **params):
+    """A checkpoint of ``features`` up to layer3 with a 1×1 convolution, as ``how/utils/io_helpers.py`` saves it."""
+    state = {f"features.{name}": tensor for name, tensor in features[:7].state_dict().items()}
+    state |= {f"dim_reduction.{name}": tensor.detach() for name, tensor in layer.state_dict().items()}
+    runtime = {"mean_std": [MEAN, STD], "image_size": 1024, "features_num": 1000, "scales": [2.0, 1.0, 0.5]}
+    net_params = {"architecture": "resnet18", "smoothing": {"kernel_size": 3}, "runtime": runtime | params}
+    torch.save({"_version": "how/2020", "net_params": net_params, "state_dict": state}, path)
+    return path
+
+
+@torch.inference_mode()
+def how_features(features, layer, top, pixels=PIXELS):
+    """``features_attentions`` and ``how_select_local`` at one scale: attentions and features, strongest first."""
+    x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
+    x = (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
+    maps = features[:7](x)
+    attention = maps.pow(2).sum(1).sqrt().flatten()
+    smoothed = nn.functional.avg_pool2d(maps, 3, stride=1, padding=1, count_include_pad=False)
+    order = attention.argsort(descending=True)[:top]
+    local = nn.functional.normalize(layer(smoothed).flatten(2)[0].T, dim=1)
+    return (attention / attention.max())[order].numpy(), local[order].numpy()
+
+
+def test_how_with_its_local_features(tmp_path, features, photos):
+    torch.manual_seed(2)
+    layer = nn.Conv2d(256, 16, 1)
+    file = how(features, tmp_path / "how r18.pth", layer, features_num=30)
+    remarks = import_weights(file, tmp_path / "out", single_scale=True)
+    assert any("words are learned from each collection" in remark for remark in remarks)
+    recipe = load_recipe(tmp_path / "out")
+    assert (recipe.name, recipe.filter, recipe.local.layer, recipe.local.scales) == ("how-r18", "asmk", "layer3", (1,))
+    found = Describer(recipe).describe(PIXELS).local
+    attention, local = how_features(features, layer, 30)
+    np.testing.assert_allclose(found.score, attention, rtol=1e-4)
+    # Kept in eight bits: within half a step of 1/256, and what is beyond 127/256 clipped.
+    np.testing.assert_allclose(found.descriptors / found.unit, local.clip(-127 / 256, 127 / 256), atol=0.51 / 256)
+
+    import_weights(file, tmp_path / "three")
+    assert load_recipe(tmp_path / "three").local.scales == (2.0, 1.0, 0.5)
+    with Collection.create(tmp_path / "c", load_recipe(tmp_path / "three")) as collection:
+        collection.add([photos], workers=1)
+        assert collection.search(photos / "rocket-1.png").ids[0] == collection.find(str(photos / "rocket-1.png"))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "params", "said"), [(12, {}, "multiple of 8"), (16, {"scales": ["a"]}, "cannot say its scales.0")]
+)
+def test_how_of_sizes_that_no_recipe_has_keeps_its_weights(tmp_path, features, dimensions, params, said):
+    file = how(features, tmp_path / "w.pth", nn.Conv2d(256, dimensions, 1), **params)
+    remarks = import_weights(file, tmp_path / "out")
+    assert any("no recipe is written" in remark and said in remark for remark in remarks)
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"model.safetensors", "head.safetensors"}
 
 
 def test_without_whitening_the_recipe_asks_to_be_fitted(tmp_path, features):

@@ -1,8 +1,11 @@
 """Queries as the command line writes them: what is meant, and each one's answer."""
 
+import os
+import re
 import sys
-from collections.abc import Iterable, Iterator
-from math import inf
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +20,66 @@ if TYPE_CHECKING:
     from resight.search.ranking import Ranking
 
 
-def parse_box(text: str) -> "Box":
-    """``x1,y1,x2,y2`` as four numbers. Raises QueryError if it is anything else, or empty."""
+# What may follow an example's image: @x1,y1,x2,y2 and *weight. The image's own name may hold both signs.
+_TAIL = re.compile(r"(?:@(?P<box>[^@*]*))?(?:\*(?P<weight>[^@*]*))?")
+_NUMBERS = re.compile(r"(?:@[-+.,\deE]*)?(?:\*[-+.\deE]*)?")
+
+
+@dataclass(frozen=True)
+class AskedExample:
+    """An example as the command line writes it: image's path, ``id:N`` or ``-``; a weight below 0 for less like it."""
+
+    image: str
+    box: "Box | None" = None
+    weight: float = 1.0
+
+
+def parse_example(text: str, option: str) -> AskedExample:
+    """``IMAGE[@x1,y1,x2,y2][*weight]``, where IMAGE is the longest front part of the text that is an image there is.
+
+    option: --also, or --not, which turns the weight's sign. Raises QueryError for anything else behind the image, a
+    box as ``parse_box`` refuses it, and a weight that is not above 0. Whether there is an image is for the search.
+    """
+    ends = [len(text), *(i for i in range(len(text) - 1, 0, -1) if text[i] in "@*")]
+    end = next((end for end in ends if _exists(text[:end])), None)
+    if end is None:  # the error will name what comes before what looks like a box and a weight
+        end = next(end for end in reversed(ends) if _NUMBERS.fullmatch(text[end:]))
+    tail = _TAIL.fullmatch(text[end:])
+    if tail is None:
+        raise QueryError(f"{option} {text}: what follows the image is @x1,y1,x2,y2, or *weight, or one after the other")
+    box = None if tail["box"] is None else parse_box(tail["box"], f"{option} {text}")
+    try:
+        weight = 1.0 if tail["weight"] is None else float(tail["weight"])
+    except ValueError:
+        weight = nan
+    if not 0 < weight < inf:
+        raise QueryError(f"{option} {text}: a weight is a number above 0, as in photo.jpg*0.5; --not is for less of it")
+    return AskedExample(text[:end], box, -weight if option == "--not" else weight)
+
+
+def _exists(image: str) -> bool:
+    from resight.images.archives import split_member
+    from resight.images.read import load
+
+    if image == "-" or re.fullmatch(r"id:\d+", image) or os.path.isfile(image):  # noqa: PTH113 - no name makes it raise
+        return True
+    if split_member(image) is None:
+        return False
+    try:
+        return bool(load(image))
+    except ImageError:
+        return False
+
+
+def parse_box(text: str, name: str | None = None) -> "Box":
+    """``x1,y1,x2,y2`` as four numbers. Raises QueryError, beginning with `name`, if it is anything else, or empty."""
+    name = f"--box {text}" if name is None else name
     try:
         x1, y1, x2, y2 = (float(number) for number in text.split(","))
     except ValueError:
-        raise QueryError(f"--box {text}: a box is four numbers, x1,y1,x2,y2, as in 120,80,540,400") from None
+        raise QueryError(f"{name}: a box is four numbers, x1,y1,x2,y2, as in 120,80,540,400") from None
     if not (0 <= x1 < x2 < inf and 0 <= y1 < y2 < inf):
-        raise QueryError(f"--box {text}: a box runs from its top left x1,y1 to its bottom right x2,y2")
+        raise QueryError(f"{name}: a box runs from its top left x1,y1 to its bottom right x2,y2")
     return x1, y1, x2, y2
 
 
@@ -53,20 +108,37 @@ def _rows(lines: Iterable[str]) -> Iterator[str]:
 
 
 def answers(
-    collection: "Collection", texts: Iterable[str], box: "Box | None", top: int, *, pictures: bool
+    collection: "Collection",
+    texts: Iterable[str],
+    box: "Box | None",
+    top: int,
+    *,
+    pictures: bool,
+    further: Sequence[AskedExample] = (),
 ) -> Iterator[results.Outcome]:
-    """Each query's result, lazily and in order; one that cannot be answered does not stop the others."""
-    from resight.search.page import QueryResult
+    """Each query's result, lazily and in order; one that cannot be answered does not stop the others.
+
+    further: examples beside the query. Those that are images of the collection are left out of the results.
+    """
+    from resight.search.examples import Example
+    from resight.search.page import QueryResult, ShownExample
 
     for text in texts:
         try:
-            query = _query(text)
-            own = query if isinstance(query, int) else None
-            ranking, timing = collection.search_timed(query, box=box, top=top if own is None else top + 1)
-            if own is not None:
-                ranking = without(ranking, own).top(top)
-            picture = _picture(collection, query) if pictures else None
-            yield QueryResult(text, picture, box, ranking, timing)
+            asked = [(_query(e.image), e) for e in (AskedExample(text, box), *further)]
+            own = {query for query, _ in asked if isinstance(query, int)}
+            if further:
+                examples = [Example(query, e.box, e.weight) for query, e in asked]
+                ranking, timing = collection.search_examples_timed(examples, top=top + len(own))
+            else:
+                ranking, timing = collection.search_timed(asked[0][0], box=box, top=top + len(own))
+            for image_id in own:
+                ranking = without(ranking, image_id)
+            first, *others = [
+                ShownExample(e.image, _picture(collection, query) if pictures else None, e.box, e.weight)
+                for query, e in asked
+            ]
+            yield QueryResult(text, first.picture, box, ranking.top(top), timing, tuple(others))
         except (ImageError, QueryError) as error:
             yield results.Unanswered(text, str(error).removeprefix(f"{text}: "))
 
@@ -84,7 +156,10 @@ def _query(text: str) -> "int | str | Image":
     if text == "-":
         from resight.images.read import decode
 
-        return decode(sys.stdin.buffer.read(), "standard input")
+        try:
+            return decode(sys.stdin.buffer.read(), "standard input")
+        except ImageError as error:
+            raise ImageError(f"{text}: {error.reason}") from error
     return selector(text) if text.startswith("id:") else text
 
 

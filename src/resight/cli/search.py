@@ -10,7 +10,7 @@ import typer
 
 from resight.cli import output, results
 from resight.cli.options import CollectionPath, Quiet
-from resight.cli.queries import answers, expand, parse_box
+from resight.cli.queries import answers, expand, parse_box, parse_example
 from resight.errors import QueryError
 
 if TYPE_CHECKING:
@@ -31,6 +31,22 @@ def search(
     ],
     box: Annotated[
         str | None, typer.Option(metavar="X1,Y1,X2,Y2", help="Only this part of the query, in its pixels.")
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--also",
+            metavar="IMAGE[@X1,Y1,X2,Y2][*WEIGHT]",
+            help="A further picture of what the query shows, or a part of it; the query itself weighs 1. Repeatable.",
+        ),
+    ] = None,
+    unlike: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--not",
+            metavar="IMAGE[@X1,Y1,X2,Y2][*WEIGHT]",
+            help="A picture of what is not meant, such as a look-alike; a weight of 0.2 is gentle. Repeatable.",
+        ),
     ] = None,
     top: Annotated[
         int,
@@ -56,11 +72,14 @@ def search(
     if json + csv + (paths or null) > 1:
         raise QueryError("--json, --csv and --paths exclude each other: name one")
     part = None if box is None else parse_box(box)
+    further = [parse_example(text, "--also") for text in also or ()]
+    further += [parse_example(text, "--not") for text in unlike or ()]
     texts: Iterable[str] = expand(query)
-    if part is not None:
+    if part is not None or further:
         texts = list(texts)
         if len(texts) != 1:
-            raise QueryError(f"--box is a part of one query, and there are {len(texts)}: give one query at a time")
+            what = "--box is a part" if part is not None else "--also and --not are examples"
+            raise QueryError(f"{what} of one query, and there are {len(texts)}: give one query at a time")
 
     kept: list[QueryResult] = []
     found = failed = False
@@ -87,7 +106,7 @@ def search(
             yield outcome
 
     with Collection.open(collection) as opened:
-        outcomes = watched(answers(opened, texts, part, top, pictures=page is not None))
+        outcomes = watched(answers(opened, texts, part, top, pictures=page is not None, further=further))
         if json:
             results.json(opened, outcomes, everything)
         elif csv:

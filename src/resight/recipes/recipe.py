@@ -104,6 +104,18 @@ class VerifyStage(Stage):
     seed: int = Field(default=0, ge=0)
 
 
+class ExpansionStage(Stage):
+    """The query is asked again with local features of its verified results (Chum et al. 2007).
+
+    results: at most so many join the query in a round; each has at least `accept` of probability and so many `inliers`.
+    """
+
+    results: int = Field(default=5, ge=1, le=100)
+    inliers: int = Field(default=15, ge=4)
+    accept: float = Field(default=0.9, gt=0, lt=1)
+    rounds: int = Field(default=1, ge=1, le=10)
+
+
 class Calibration(Stage):
     """The probability of a true match as a logistic function, fitted by benchmarks/calibrate.py on the sets it names.
 
@@ -133,6 +145,7 @@ class Recipe(Stage):
     hamming: HammingStage | None = None
     global_: GlobalStage | None = Field(default=None, alias="global")
     verify: VerifyStage | None = None
+    expansion: ExpansionStage | None = None
     calibration: Calibration | None = None
 
     @model_validator(mode="after")
@@ -150,6 +163,8 @@ class Recipe(Stage):
             raise ValueError("the path of [hamming] needs that of [codebook], to whose words it belongs")
         if (self.verify is None) != (self.calibration is None):
             raise ValueError("[verify] and [calibration] go together: a verified score is a calibrated probability")
+        if self.expansion is not None and self.verify is None:
+            raise ValueError("[expansion] needs the table [verify], which says whose features join the query")
         return self
 
     @property

@@ -4,7 +4,7 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -17,11 +17,12 @@ from safetensors.numpy import save
 
 from resight.describe.describer import Describer
 from resight.describe.description import Description
-from resight.errors import CollectionError, QueryError
+from resight.errors import CollectionError, ImageError, QueryError
 from resight.fitted import Fitted
 from resight.geometry.boxes import Box, check_box
 from resight.images.image import Image
 from resight.recipes.recipe import Recipe, load_recipe
+from resight.search.examples import DescribedExample, Example, check_wanted
 from resight.search.ranking import Ranking
 from resight.search.searcher import Searcher, Timing
 from resight.store import indexing
@@ -33,7 +34,7 @@ from resight.store.store import Store, writing
 if TYPE_CHECKING:
     import PIL.Image
 
-__all__ = ["AddReport", "Collection", "Entry", "Failure", "Info", "Progress", "Timing"]
+__all__ = ["AddReport", "Collection", "Entry", "Example", "Failure", "Info", "Progress", "Timing"]
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,36 @@ class Collection:
             box = check_box(box, description.size, str(query))
         return searcher.rank(description, box, top, time.perf_counter() - began)
 
+    def search_examples(self, examples: Sequence[Example], *, top: int | None = None) -> Ranking:
+        """The images most likely to show what any example of weight above 0 shows, and none of those below 0.
+
+        ``resight.search.examples`` says how examples are joined. The evidence for an image is of the wanted example
+        that it shows best (``Evidence.example``); one that an unwanted example has more inliers with is no match.
+        With one example the ranking is that of ``search``. Raises QueryError that names the example (the first is 1)
+        for an unreadable image, an unknown id or a box that leaves the image, and if none has a weight above 0.
+        """
+        return self.search_examples_timed(examples, top=top)[0]
+
+    def search_examples_timed(self, examples: Sequence[Example], *, top: int | None = None) -> tuple[Ranking, Timing]:
+        """As ``search_examples``, and what it cost."""
+        check_wanted([example.weight for example in examples])
+        searcher = self._open_searcher()
+        began = time.perf_counter()
+        described = [self._described_example(example, number) for number, example in enumerate(examples, 1)]
+        return searcher.rank_examples(described, top, time.perf_counter() - began)
+
+    def _described_example(self, example: Example, number: int) -> DescribedExample:
+        box = example.box
+        try:
+            description = self._described(example.image, box)
+            if box is not None:
+                box = check_box(box, description.size, example.name)
+        except ImageError as error:
+            raise QueryError(f"example {number}, {example.name}: {error.reason}") from error
+        except QueryError as error:
+            raise QueryError(f"example {number}, {error}") from error
+        return DescribedExample(description, box, example.weight)
+
     def branch_similarities(
         self,
         query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image",
@@ -241,15 +272,14 @@ class Collection:
     def learned(self) -> dict[str, Fitted]:
         """The learned parts that its descriptions depend on: ``codebook``, ``whitening``, ``whitening 2`` and so on.
 
+        And ``pooling``, ``embedding`` and ``reduction``, likewise numbered by the branches of the recipe.
         Raises CollectionError where the recipe's codebook is yet to be learned.
         """
         parts: dict[str, Fitted] = {}
         codebook, network = self._open_searcher().snapshot.codebook, self._describer.network
         if codebook is not None:
             parts["codebook"] = codebook
-        for number, whitening in enumerate(network.whitenings if network else (), 1):
-            parts["whitening" if number == 1 else f"whitening {number}"] = whitening
-        return parts
+        return parts if network is None else parts | network.fitted
 
     def failures(self) -> Iterator[Failure]:
         """Files that could not be indexed, by name."""

@@ -22,19 +22,36 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class QueryResult:
-    """One answered query.
+class ShownExample:
+    """One of a query's pictures.
 
     query: what the user asked with: a path, ``id:7``, ``-``.
     picture: its pixels, at any reduced size, or None where they cannot be had any more.
     box: (x1, y1, x2, y2) in pixels of the upright original, or None for the whole picture.
+    weight: below 0 where the user wants less like it.
     """
+
+    query: str
+    picture: Image | None
+    box: Box | None
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class QueryResult:
+    """One answered query: query, picture and box of its first example as in ``ShownExample``; its further ones."""
 
     query: str
     picture: Image | None
     box: Box | None
     ranking: Ranking
     timing: "Timing"
+    further: tuple[ShownExample, ...] = ()
+
+    @property
+    def examples(self) -> tuple[ShownExample, ...]:
+        """All, as ``Evidence.example`` counts them."""
+        return (ShownExample(self.query, self.picture, self.box), *self.further)
 
 
 def write_results_page(path: str | Path, collection: "Collection", results: Sequence[QueryResult]) -> None:
@@ -83,13 +100,12 @@ def _page(collection: "Collection", results: Sequence[QueryResult]) -> Iterator[
 
 
 def _section(collection: "Collection", result: QueryResult, number: int, embedded: set[str]) -> Iterator[str]:
-    ranking, picture, accepted = result.ranking, result.picture, result.ranking.accepted
-    key = f"query{number}"
-    if picture is None:
-        query = Pane(key, (4, 3), "the query’s file is gone")
-    else:
-        query = Pane(key, picture.size)
-        yield define(query, picture)
+    ranking, accepted = result.ranking, result.ranking.accepted
+    panes = [_pane(f"query{number}{f'-{i}' if i else ''}", e.picture) for i, e in enumerate(result.examples)]
+    for pane, example in zip(panes, result.examples, strict=True):
+        if example.picture is not None:
+            yield define(pane, example.picture)
+    query = panes[0]
     took = result.timing.describe + result.timing.filter + result.timing.verify
     yield (
         f'<section aria-labelledby="q{number}">\n<div class="query">\n'
@@ -107,6 +123,8 @@ def _section(collection: "Collection", result: QueryResult, number: int, embedde
     if result.box is not None:
         yield f"<p>Only this part: {', '.join(f'{v:g}' for v in result.box)}</p>\n"
     yield f"<p>{len(collection):,} pictures searched in {took:.2f} s</p></div>\n</div>\n"
+    if result.further:
+        yield from _further(result.further, panes[1:])
     for start, stop in ((0, accepted), (accepted, len(ranking))):
         if start == stop:
             continue
@@ -118,33 +136,56 @@ def _section(collection: "Collection", result: QueryResult, number: int, embedde
             )
         yield '<ol class="cards">\n'
         for index in range(start, stop):
-            yield from _card(collection, result, query, number, index, embedded)
+            yield from _card(collection, result, panes, number, index, embedded)
         yield "</ol>\n" + ("</details>\n" if tail else "")
     yield "</section>\n"
 
 
+def _pane(key: str, picture: Image | None) -> Pane:
+    return Pane(key, (4, 3), "the query’s file is gone") if picture is None else Pane(key, picture.size)
+
+
+def _further(examples: Sequence[ShownExample], panes: Sequence[Pane]) -> Iterator[str]:
+    """The examples beside the first, small."""
+    yield '<ul class="examples">\n'
+    for example, pane in zip(examples, panes, strict=True):
+        name, wish = escape(example.query), "less like" if example.weight < 0 else "also like"
+        times = "" if abs(example.weight) == 1 else f" × {abs(example.weight):g}"
+        yield (
+            f'<li><svg viewBox="0 0 {pane.width:.1f} {pane.height:.1f}" role="img" aria-label="{wish}: {name}">'
+            f"{pane.use()}{query_box(pane, example.box)}</svg>{wish}{times}: {name}</li>\n"
+        )
+    yield "</ul>\n"
+
+
 def _card(
-    collection: "Collection", result: QueryResult, query: Pane, number: int, index: int, embedded: set[str]
+    collection: "Collection", result: QueryResult, panes: Sequence[Pane], number: int, index: int, embedded: set[str]
 ) -> Iterator[str]:
     ranking = result.ranking
     evidence, image_id = ranking.evidence[index], int(ranking.ids[index])
     entry = collection.entry(image_id)
+    seen = 0 if evidence is None else evidence.example
+    query, box = panes[seen], result.examples[seen].box
     pane, picture = _read(entry.origin, f"image{image_id}", entry.size)
     pixels = ""
     if picture is not None and pane.key not in embedded:
         embedded.add(pane.key)
         pixels = define(pane, picture)
-    over = overlay(query, pane, result.box, evidence)
+    over = overlay(query, pane, box, evidence)
     href = escape(Path(entry.origin).as_uri()) if Path(entry.origin).is_file() else ""
     name = f'<a href="{href}">{escape(entry.origin)}</a>' if href else escape(entry.origin)
     agree = "not verified" if evidence is None else f"{evidence.inliers} of {evidence.matches} points agree"
+    if evidence is not None and evidence.others:
+        agree += f"; seen {1 + len(evidence.others)} times"
+    if evidence is not None and result.further:
+        agree += f", with {escape(result.examples[seen].query)}"
     yield (
         f'<li class="card{" has-over" if over else ""}" id="q{number}-r{index + 1}">\n{pixels}'
         f'<div class="facts"><a class="rank" href="#q{number}-r{index + 1}">{index + 1}</a>'
         f'<b class="score" title="{_measure(ranking)}">'
         f"{_score(float(ranking.scores[index]), ranking.calibrated)}</b>"
         f'<span>{agree}</span><span class="id">id:{image_id}</span></div>\n'
-        f"{pair(query, pane, result.box, evidence, entry.origin)}\n{over}"
+        f"{pair(query, pane, box, evidence, entry.origin)}\n{over}"
         f'<p class="path">{name}</p>\n</li>\n'
     )
 

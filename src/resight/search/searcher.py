@@ -24,6 +24,7 @@ from resight.search.examples import (
     mean_similarity,
 )
 from resight.search.filters import WordWeights, cosine_similarity, word_similarity, word_weights
+from resight.search.local_expansion import OWN, ExpandedQuery, brought_back, confirmed, with_more_inliers
 from resight.search.ranking import Evidence, Ranking
 from resight.search.verify import calibrated_ranking, check
 from resight.store.store import Store, read_features
@@ -114,6 +115,8 @@ class Searcher:
             self._verify(example.description, words, example.box, shortlist, stage)
             for example, words in zip(examples, assigned, strict=True)
         ]
+        if self.recipe.expansion is not None:
+            verified = self._expand(examples, assigned, each, verified, shortlist)
         evidence, standing = best_evidence([found for found, _ in verified], each, weights)
         distances = sum(count for _, count in verified)
         inliers = np.zeros(len(ids), np.int64)
@@ -191,18 +194,81 @@ class Searcher:
         box: Box | None,
         shortlist: NDArray[np.int64],
         stage: VerifyStage,
+        expanded: ExpandedQuery | None = None,
     ) -> tuple[dict[int, Evidence], int]:
         if query.local is None:
             raise ValueError("the query has no local features to verify with")
-        table = WordTable.build(query.local.descriptors.astype(np.float32), assigned[:, : stage.query_assignments])
+        descriptors, k = query.local.descriptors.astype(np.float32), stage.query_assignments
+        whole = WordTable.build(descriptors, assigned[:, :k])
+        joined = set() if expanded is None else set(expanded.source.tolist())
         evidence, compared = {}, 0
         oriented = self.recipe.local is not None and self.recipe.local.oriented
         for position in shortlist.tolist():
+            table = whole
+            if expanded is not None and position in joined:
+                table = WordTable.build(descriptors, expanded.words_without(position)[:, :k])
             width, height = (int(v) for v in self.snapshot.sizes[position])
             candidate = self._local(position), self._word(position), (width, height)
             evidence[position], count = check(query.local, table, box, candidate, stage, oriented=oriented)
             compared += count
         return evidence, compared
+
+    def _expand(
+        self,
+        examples: Sequence[DescribedExample],
+        assigned: Sequence[NDArray[np.int64]],
+        each: Sequence[NDArray[np.float32]],
+        verified: list[tuple[dict[int, Evidence], int]],
+        shortlist: NDArray[np.int64],
+    ) -> list[tuple[dict[int, Evidence], int]]:
+        """What verification finds when the wanted examples have been joined by features of their results."""
+        expansion, stage, ids = self.recipe.expansion, self.recipe.verify, self.snapshot.ids
+        if expansion is None or stage is None:
+            return verified
+        for _ in range(expansion.rounds):
+            joined = [self._joined(*parts) for parts in zip(examples, assigned, each, verified, strict=True)]
+            if all((query.source == OWN).all() for query in joined):
+                break
+            asked = [
+                replace(example, description=replace(example.description, local=query.features))
+                for example, query in zip(examples, joined, strict=True)
+            ]
+            similarity, _, compared = self._similarities(asked, [query.words for query in joined])
+            shortlist = np.union1d(shortlist, np.lexsort((ids, -similarity))[: stage.shortlist])
+            again = [
+                self._verify(example.description, query.words, example.box, shortlist, stage, query)
+                for example, query in zip(asked, joined, strict=True)
+            ]
+            verified = [
+                (with_more_inliers(before, after), count + more + compared // len(examples))
+                for (before, count), (after, more) in zip(verified, again, strict=True)
+            ]
+        return verified
+
+    def _joined(
+        self,
+        example: DescribedExample,
+        assigned: NDArray[np.int64],
+        similarity: NDArray[np.float32],
+        verified: tuple[dict[int, Evidence], int],
+    ) -> ExpandedQuery:
+        """An example with the features of its results; an unwanted one as it is."""
+        expansion, calibration, codebook = self.recipe.expansion, self.recipe.calibration, self.snapshot.codebook
+        local, (evidence, _) = example.description.local, verified
+        if local is None:
+            raise ValueError("the query has no local features to expand")
+        query = ExpandedQuery.of(local, assigned)
+        if expansion is None or calibration is None or codebook is None or example.weight < 0:
+            return query
+        joined = 0
+        for position in confirmed(expansion, calibration, evidence, similarity):
+            found = brought_back(self._local(position), evidence[position])
+            words = codebook.assign(found.descriptors.astype(np.float32), assigned.shape[1])
+            before, query = query, query.join(found, words, position)
+            joined += query is not before
+            if joined == expansion.results:
+                break
+        return query
 
     def _local(self, position: int) -> LocalFeatures:
         at, count = int(self.snapshot.features_at[position]), int(self.snapshot.features[position])
