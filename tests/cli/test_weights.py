@@ -16,7 +16,10 @@ from torch import nn  # noqa: E402
 from resight.describe.describer import Describer  # noqa: E402
 from resight.describe.published import import_weights  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
+from resight.networks.layouts.affine import with_linear  # noqa: E402
 from resight.networks.layouts.contents import contents  # noqa: E402
+from resight.networks.layouts.published import Layout, Published, gem  # noqa: E402
+from resight.networks.layouts.sequential import named  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 from resight.networks.weights import file_sha256, load_state  # noqa: E402
 from resight.recipes.poolings import Gem  # noqa: E402
@@ -47,16 +50,17 @@ def features():
 
 
 @torch.inference_mode()
-def pooled(features, pixels=PIXELS):
+def pooled(features, pixels=PIXELS, *, normalise=True):
     """``extract_ss`` before whitening: normalise, features, GeM and L2N, float64."""
     x = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255
     x = (x - torch.tensor(MEAN).view(1, 3, 1, 1)) / torch.tensor(STD).view(1, 3, 1, 1)
-    return unit(features(x).double().clamp(min=1e-6).pow(P).mean(dim=(2, 3))[0].pow(1 / P).numpy())
+    gem = features(x).double().clamp(min=1e-6).pow(P).mean(dim=(2, 3))[0].pow(1 / P).numpy()
+    return unit(gem) if normalise else gem
 
 
-def pooled_flat(features, scale):
+def pooled_flat(features, scale, *, normalise=True):
     height, width = (round(side * scale) for side in FLAT.shape[:2])
-    return pooled(features, np.broadcast_to(FLAT[:1, :1], (height, width, 3)).copy())
+    return pooled(features, np.broadcast_to(FLAT[:1, :1], (height, width, 3)).copy(), normalise=normalise)
 
 
 def unit(x):
@@ -138,16 +142,38 @@ def test_dirtorch_with_its_layer(tmp_path, features):
     close(describe(tmp_path / "out"), expected)
 
     torch.save({"state_dict": state} | facts | {"model_options": {"arch": "resnet18_rmac"}}, tmp_path / "ap.pt")
-    remarks = import_weights(tmp_path / "ap.pt", tmp_path / "raw")
-    assert any("no recipe is written" in remark and "bias" in remark for remark in remarks)
-    assert {f.name for f in (tmp_path / "raw").iterdir()} == {"model.safetensors", "head.safetensors"}
+    import_weights(tmp_path / "ap.pt", tmp_path / "raw")  # GeM, fc, L2
+    weight, bias = (t.detach().double().numpy() for t in (layer.weight, layer.bias))
+    expected = unit(weight @ pooled(features, normalise=False) + bias)
+    assert unit(weight @ pooled(features) + bias) @ expected < 0.99  # so that they can be told apart
+    close(describe(tmp_path / "raw"), expected)
+
+
+def test_a_linear_layer_that_takes_gem_as_it_is_at_several_scales(tmp_path, features, monkeypatch):
+    """DELG: at each scale GeM, fc and L2; their sum, L2 (``tools/extractor.py``)."""
+    layer = nn.Linear(512, 24)
+    made = with_linear(
+        Published("resnet18", named(features.state_dict(), "resnet18", "w")),
+        gem(P, (2**-0.5, 1.0, 2**0.5)),
+        layer.weight,
+        layer.bias,
+        fitted_on="fc",
+        normalised=False,
+    )
+    published = Layout("made", "made up", lambda checkpoint: True, lambda checkpoint, single_scale: made)
+    monkeypatch.setattr("resight.describe.published.recognise", lambda checkpoint, name: published)
+    file = save(tmp_path / "w.pth", features, META)
+    import_weights(file, tmp_path / "out")
+    weight, bias = (t.detach().double().numpy() for t in (layer.weight, layer.bias))
+    scales = [unit(weight @ pooled_flat(features, s, normalise=False) + bias) for s in (2**-0.5, 1.0, 2**0.5)]
+    close(describe(tmp_path / "out", FLAT), unit(np.sum(scales, axis=0)))
 
 
 def how(features, path, layer, **params):
     """A checkpoint of ``features`` up to layer3 with a 1×1 convolution, as ``how/utils/io_helpers.py`` saves it."""
     state = {f"features.{name}": tensor for name, tensor in features[:7].state_dict().items()}
     state |= {f"dim_reduction.{name}": tensor.detach() for name, tensor in layer.state_dict().items()}
-    runtime = {"mean_std": [MEAN, STD], "image_size": 1024, "features_num": 1000, "scales": [2.0, 1.0, 0.5]}
+    runtime = {"mean_std": [MEAN, STD], "image_size": 1024, "features_num": 1000, "scales": [1.0, 0.5]}
     net_params = {"architecture": "resnet18", "smoothing": {"kernel_size": 3}, "runtime": runtime | params}
     torch.save({"_version": "how/2020", "net_params": net_params, "state_dict": state}, path)
     return path
@@ -181,10 +207,11 @@ def test_how_with_its_local_features(tmp_path, features, photos):
     np.testing.assert_allclose(found.descriptors / found.unit, local.clip(-127 / 256, 127 / 256), atol=0.51 / 256)
 
     import_weights(file, tmp_path / "three")
-    assert load_recipe(tmp_path / "three").local.scales == (2.0, 1.0, 0.5)
+    assert load_recipe(tmp_path / "three").local.scales == (1.0, 0.5)
+    few = [photos / f"{name}-1.png" for name in ("rocket", "coffee", "chelsea")]
     with Collection.create(tmp_path / "c", load_recipe(tmp_path / "three")) as collection:
-        collection.add([photos], workers=1)
-        assert collection.search(photos / "rocket-1.png").ids[0] == collection.find(str(photos / "rocket-1.png"))
+        assert collection.add(few, workers=1).failed == 0
+        assert collection.find(str(few[0])) in collection.search(few[0]).ids
 
 
 @pytest.mark.parametrize(

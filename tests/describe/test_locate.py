@@ -74,6 +74,7 @@ SYSTEMS = {
     "whitened scales": {"scales": (1.0, 0.5)},
     "grid": RAW | {"scheme": GRID},
     "R-MAC": {"pooling": "mac", "scheme": GRID, "whiten": "regions", "scales": (1.0, 0.7071)},
+    "layer": {"whiten": "layer", "scales": (1.0, 0.7071)},
     "pyramid": {"scheme": {"kind": "pyramid", "cells": (1, 2)}, "pooling": "crow"},
     "joined pyramid": RAW
     | {"scheme": {"kind": "pyramid", "aggregate": "concatenate"}, "scales": (1.0, 0.7071), "dimensions": 1280},
@@ -95,9 +96,10 @@ def constant(describer, pixels, other):
     stage = describer.stage
     if stage.whiten == "none":
         return 0.0
-    if stage.whiten == "regions":
-        features = [np.concatenate(scales) for (scales,) in describer.features([describer.prepare(pixels)])]
-        rows = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in features]
+    if stage.whiten in ("regions", "layer"):
+        rows = [np.concatenate(scales) for (scales,) in describer.features([describer.prepare(pixels)])]
+        if stage.whiten == "regions":
+            rows = [x / np.linalg.norm(x, axis=1, keepdims=True) for x in rows]
     else:
         lengths = [len(whitening.mean) for whitening in describer.whitenings]
         rows = [z[None] for z in np.split(describer.raw(pixels), np.cumsum(lengths)[:-1])]

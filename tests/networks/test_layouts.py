@@ -269,7 +269,11 @@ def test_delg_sees_bgr_and_its_layer_without_bias_is_a_projection():
     others = {"localmodel.conv1.weight": torch.ones(1), "desc_cls.weight": torch.ones(9, 16)}
     published = convert(state | others, {"cfg": "RESNET:\n  STRIDE_1X1: False\nBN:\n  EPS: 1.0e-05\n"}, name="delg")
     assert published.network == "resnet50"
-    assert "bias" in published.obstacle
+    made, fc = published.descriptor, network["head"]["fc"]
+    assert (made.table["whiten"], made.scales) == ("layer", (2**-0.5, 1.0, 2**0.5))
+    g = torch.rand(2048)
+    expected = fc(g).detach().double().numpy()
+    assert np.allclose(made.projection.matrix @ (g.double().numpy() - made.projection.mean), expected, atol=1e-5)
     assert published.head.keys() == {n for n in state if ".head." in n} | {"localmodel.conv1.weight"}
     with torch.inference_mode():
         close(trunk_output(published, pictures()), pycls_features(network, pictures().flip(1)))
@@ -403,16 +407,19 @@ def test_a_bias_outside_the_range_and_a_nearly_singular_layer_are_refused():
         centred(torch.full((2, 2), torch.nan), None, "")
 
 
-def test_a_layer_after_gem_needs_normalised_input_or_no_bias():
-    published, pooled, weight = Published("n", {}), gem(3.0), torch.eye(2)
-    for bias, normalised, expressible in [
-        (torch.ones(2), True, True),
-        (torch.ones(2), False, False),
-        (torch.zeros(2), False, True),
-        (None, False, True),
+def test_a_layer_with_a_bias_takes_what_the_pooling_gives():
+    published, weight = Published("n", {}), torch.eye(2)
+    for bias, normalised, whiten in [
+        (torch.ones(2), True, None),
+        (torch.ones(2), False, "layer"),
+        (torch.zeros(2), False, None),
+        (None, False, None),
     ]:
-        result = with_linear(published, pooled, weight, bias, fitted_on="", normalised=normalised)
-        assert (result.descriptor is not None, result.obstacle == "") == (expressible, expressible)
+        result = with_linear(published, gem(3.0), weight, bias, fitted_on="", normalised=normalised)
+        assert (result.descriptor.table.get("whiten"), result.obstacle) == (whiten, "")
+    regions = Descriptor("R-MAC", {"pooling": "mac", "scheme": {"kind": "grid"}})
+    result = with_linear(published, regions, weight, torch.ones(2), fitted_on="", normalised=False)
+    assert result.descriptor is None and "normalises regions" in result.obstacle
 
 
 def test_several_scales_are_projected_one_by_one_where_the_whole_is_pooled():

@@ -146,7 +146,7 @@ class GlobalDescriber:
         facts = self._facts
         units = [[fact] for fact in facts] if self.stage.late else [facts]
         paired = self.stage.fusion if self.stage.fusion in ("orthogonal", "deep-index") else ""
-        how = [self.stage.whiten == "regions", paired]
+        how = [self.stage.whiten if self.stage.whiten == "layer" else self.stage.whiten == "regions", paired]
         return tuple(hashlib.sha256(json.dumps([*how, *unit]).encode()).hexdigest() for unit in units)
 
     @property
@@ -176,10 +176,11 @@ class GlobalDescriber:
             self._check_lengths(vectors)
         elif not self.whitenings:
             raise self._unfitted("no whitening yet")
-        elif stage.whiten == "regions":
+        elif stage.whitens_each:
+            # R-MAC's aggregation: whitened, ℓ2-normalised, summed, ℓ2-normalised (Tolias et al. 2016, §3.2).
             features = self.features(images)
             vectors = [
-                np.stack([_summed(w, image) for image in branch])
+                np.stack([l2_normalise(np.asarray(w.transform(self._rows(image)).sum(axis=0))) for image in branch])
                 for w, branch in zip(self.whitenings, features, strict=True)
             ]
         else:
@@ -200,9 +201,14 @@ class GlobalDescriber:
 
     def samples(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
         """For each whitening, n×C float64: what it is learned from."""
-        if self.stage.whiten == "regions":
-            return [np.concatenate([_rows(image) for image in branch]) for branch in self.features(images)]
+        if self.stage.whitens_each:
+            return [np.concatenate([self._rows(image) for image in branch]) for branch in self.features(images)]
         return self._vectors(images)
+
+    def _rows(self, scales: Scales) -> NDArray[np.float64]:
+        """R×C: what is whitened of the regions of all scales of an image."""
+        rows = np.concatenate(scales)
+        return rows.astype(np.float64) if self.stage.whiten == "layer" else l2_normalise(rows)
 
     def _vectors(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
         """For each whitening, N×C float64, ℓ2-normalised."""
@@ -308,12 +314,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def _rows(scales: Scales) -> NDArray[np.float64]:
-    return l2_normalise(np.concatenate(scales))
-
-
-def _summed(whitening: Projection, scales: Scales) -> NDArray[np.float64]:
-    """R-MAC's aggregation: regions whitened, ℓ2-normalised, summed, ℓ2-normalised (Tolias et al. 2016, §3.2)."""
-    return l2_normalise(np.asarray(whitening.transform(_rows(scales)).sum(axis=0)))

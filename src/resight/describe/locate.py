@@ -111,9 +111,10 @@ def _similarity(
     stage: GlobalStage, whitenings: tuple[Projection, ...], features: list[list[Tensor]], other: Tensor
 ) -> Tensor:
     """What ``GlobalDescriber`` makes of the features, times `other`, with every norm a constant; no dimension."""
-    if stage.whiten == "regions":
-        pairs = zip(whitenings, features, strict=True)
-        vectors = [_unit(_projected(w, _unit(torch.cat(scales))).sum(dim=0)) for w, scales in pairs]
+    if stage.whitens_each:
+        rows = [torch.cat(scales) for scales in features]
+        rows = rows if stage.whiten == "layer" else [_unit(each) for each in rows]
+        vectors = [_unit(_projected(w, each).sum(dim=0)) for w, each in zip(whitenings, rows, strict=True)]
     else:
         vectors = [_vector(branch, scales) for branch, scales in zip(stage.branches, features, strict=True)]
         if not stage.late:
@@ -159,7 +160,7 @@ def _check(stage: GlobalStage) -> None:
             raise RecipeError(_reason(f"scheme {scheme.kind} of pixels", "each region has a map of its own"))
         if not isinstance(scheme, Whole | Grid | Pyramid | Dense):
             raise RecipeError(_reason(f"scheme {scheme.kind}", "its regions are not fixed"))
-        if not isinstance(scheme, Whole) and scheme.aggregate == "max" and stage.whiten != "regions":
+        if not isinstance(scheme, Whole) and scheme.aggregate == "max" and not stage.whitens_each:
             raise RecipeError(_reason('aggregate = "max"', "its value is no sum over regions"))
         if branch.scale_pooling != "mean":
             raise RecipeError(_reason(f'scale_pooling = "{branch.scale_pooling}"', "its value is no sum over scales"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tomli_w
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
@@ -22,7 +22,7 @@ from resight.errors import RecipeError
 from resight.networks.layouts import Descriptor, Layout, Local, Projection, Published, check, convert_plain, recognise
 from resight.networks.weights import file_sha256, read_checkpoint
 from resight.projection.projection import Projection as FittedProjection
-from resight.recipes.local_stages import LocalStage, MapStage
+from resight.recipes.local_stages import HowFeatures
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe
 
@@ -136,17 +136,17 @@ def _write_local(
 ) -> tuple[str, ...]:
     """The recipe of local features, for ASMK. stage: what any table of the network says."""
     stage |= {**made.table, "dimensions": len(made.reduction.matrix)}
-    tables = {"filter": "asmk", "local": stage, "codebook": {}, "asmk": {}}
-    title = f"{made.title} on {published.network}, ASMK"
     try:
-        local = TypeAdapter[MapStage](LocalStage).validate_python(_absolute(stage, folder))
+        local = HowFeatures.model_validate(_absolute(stage, folder))
     except ValidationError as error:
         first = error.errors()[0]
-        return _without_recipe(f"a recipe cannot say its {'.'.join(map(str, first['loc'][1:]))}: {first['msg']}")
+        return _without_recipe(f"a recipe cannot say its {'.'.join(map(str, first['loc']))}: {first['msg']}")
     features = load_network_features(local)
     channels = features.backbone.layers[0].channels
     stage["reduction"] = "local-reduction.safetensors"
     _write_projection(folder / stage["reduction"], made.reduction, channels, features.raw_fingerprint, checkpoint)
+    tables = {"filter": "asmk", "image": {"max_side": local.max_side}, "local": stage, "codebook": {}, "asmk": {}}
+    title = f"{made.title} on {published.network}, ASMK"
     return _write_toml(folder, title, tables, layout, checkpoint, published.notes)
 
 

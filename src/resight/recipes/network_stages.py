@@ -182,14 +182,15 @@ class GlobalStage(Branch):
         Late, which keeps the vectors apart, each with its own whitening, and joins similarities to each image:
         ``scores`` their weighted mean, ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines
         the first's by the others', ``index-matrix`` counts places among each one's 100 nearest.
-    whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``none``.
+    whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``layer``
+        likewise, but regions as they are pooled, not ℓ2-normalised, as a fully connected layer takes them; ``none``.
     projection: what `resight fit` learns for it: PCA-whitening, with `ridge` times the mean variance added to every
         one, or PCA alone. (`resight tune --whitening` learns one from matching pairs.)
     """
 
     also: tuple[dict[str, Any], ...] = ()
     fusion: Literal["concatenate", "orthogonal", "deep-index"] | Late = "concatenate"
-    whiten: Literal["image", "regions", "none"] = "image"
+    whiten: Literal["image", "regions", "layer", "none"] = "image"
     projection: Literal["pca-whitening", "pca"] = "pca-whitening"
     ridge: float = Field(default=10.0, ge=0)
 
@@ -203,6 +204,11 @@ class GlobalStage(Branch):
             Branch.model_validate(table)
             for table in (own, *({**own, **fresh, **c, **other} for c, other in zip(changed, self.also, strict=True)))
         )
+
+    @property
+    def whitens_each(self) -> bool:
+        """Whether regions are whitened one by one, before they are summed."""
+        return self.whiten in ("regions", "layer")
 
     @property
     def late(self) -> Late | None:
@@ -227,10 +233,10 @@ class GlobalStage(Branch):
             raise ValueError(f"also: {place}: {first['msg']}") from error
         if self.fusion in ("orthogonal", "deep-index"):
             _check_pair(self.fusion, branches)
-        if self.whiten == "regions" and any(branch.embedding for branch in branches):
-            raise ValueError('whiten = "regions" is for regions that are summed, not embedded')
-        if self.whiten == "regions" and len(branches) > 1 and not self.late:
-            raise ValueError('whiten = "regions" fits one branch, or several under late fusion')
+        if self.whitens_each and any(branch.embedding for branch in branches):
+            raise ValueError(f'whiten = "{self.whiten}" is for regions that are summed, not embedded')
+        if self.whitens_each and len(branches) > 1 and not self.late:
+            raise ValueError(f'whiten = "{self.whiten}" fits one branch, or several under late fusion')
         if not self.late and any(b.whitening for b in branches[1:]):
             raise ValueError("also: concatenated branches share one whitening, which is the first table's")
         if self.whiten == "none" and any(b.whitening for b in branches):

@@ -49,23 +49,24 @@ def with_linear(
 ) -> Published:
     """``published`` with a pooling, a linear layer and ℓ2 at each scale; with an obstacle where a recipe cannot say so.
 
-    normalised: whether the layer takes ℓ2-normalised vectors. If not, W g + b = |g| (W x + b / |g|) for g = |g| x
-    is a function of x, up to length, only without a bias.
+    normalised: whether the layer takes ℓ2-normalised vectors. Without a bias that changes only the result's length.
     """
-    if not normalised and bias is not None and bool(bias.any()):
+    raw = not normalised and bias is not None and bool(bias.any())
+    if raw and "scheme" in descriptor.table:
         return replace(
             published,
-            obstacle="a linear layer with a bias follows its pooling without ℓ2-normalisation in between, and a recipe "
-            "of this version normalises in between",
+            obstacle="a linear layer with a bias follows its pooling of regions without ℓ2-normalisation in between, "
+            "and a recipe of this version normalises regions",
         )
     try:
         projection = centred(weight, bias, fitted_on)
     except RecipeError as error:
         return replace(published, obstacle=str(error))
     descriptor = replace(descriptor, projection=projection)
-    if len(descriptor.scales) == 1:
+    if len(descriptor.scales) == 1 and not raw:
         return replace(published, descriptor=descriptor)
     if "scheme" in descriptor.table:
         return replace(published, descriptor=descriptor, notes=(*published.notes, _AVERAGED))
     # Each scale of the whole is one region: projected, ℓ2-normalised and summed, as the publications do.
-    return replace(published, descriptor=replace(descriptor, table={**descriptor.table, "whiten": "regions"}))
+    table = {**descriptor.table, "whiten": "layer" if raw else "regions"}
+    return replace(published, descriptor=replace(descriptor, table=table))
