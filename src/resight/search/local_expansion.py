@@ -1,11 +1,12 @@
 """Query expansion by verified local features (survey §4.2.2): a query learns what its first results saw of its object.
 
-Chum, Philbin, Sivic, Isard & Zisserman, "Total Recall" (ICCV 2007, §3): features of verified results, inside the
-query's region, are mapped into the query's frame by the inverse of the map that verified them, and the query is asked
-again with all of them; this is their transitive closure, a round at a time, with local descriptors for words. Two
-precautions are of Tolias & Jégou's Hamming query expansion (Pattern Recognition 2014, §4): a feature of a word that the
-query has at that place already is left out, and so is what would make one place count too often. A third is ours: no
-result is verified by features of its own, or every result that joined the query would confirm itself.
+Chum, Philbin, Sivic, Isard & Zisserman, "Total Recall" (ICCV 2007): features of verified results, inside the query's
+region, are mapped into the query's frame by the inverse of the map that verified them, and the query is asked again
+with all of them, once or repeatedly (their average and recursive average expansion). They average bags of words; here,
+where verification wants the features themselves, they are joined, and a feature that the query has already, of the
+same word at the same place, is left out. Tolias & Jégou (Pattern Recognition 2014) instead merge features of one word.
+Ours are the cap on what joins at one place, and that no result is verified by features of its own: every result that
+joined the query would confirm itself.
 """
 
 from collections.abc import Mapping
