@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from resight.cli import evaluate, explain, index, inspect, networks, output, recipes, search, study, weights
+from resight.cli import evaluate, explain, index, inspect, networks, output, recipes, rerank, search, study, weights
 from resight.errors import ResightError
 
 
@@ -53,6 +53,7 @@ app.command("failures")(inspect.failures)
 app.command("remove")(index.remove)
 app.command("verify")(inspect.verify)
 app.command("export")(inspect.export)
+app.command("rerank")(rerank.rerank)
 app.command("refit")(index.refit)
 app.command("fit")(recipes.fit)
 app.command("evaluate")(evaluate.evaluate)

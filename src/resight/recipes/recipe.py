@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from resight.errors import RecipeError
 from resight.recipes.local_stages import LOCAL_FILES, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
+from resight.recipes.rerank_stages import RerankStage
 from resight.recipes.stage import Stage
 
 
@@ -131,7 +132,10 @@ class Calibration(Stage):
 
 
 class Recipe(Stage):
-    """Stages and their parameters. `filter` makes the first ranking; `verify`, where given, re-ranks its top."""
+    """Stages and their parameters.
+
+    `filter` makes the first ranking, the tables of `rerank` re-order it, and `verify`, where given, checks its top.
+    """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
@@ -144,6 +148,7 @@ class Recipe(Stage):
     bow: BowStage | None = None
     hamming: HammingStage | None = None
     global_: GlobalStage | None = Field(default=None, alias="global")
+    rerank: tuple[RerankStage, ...] = ()
     verify: VerifyStage | None = None
     expansion: ExpansionStage | None = None
     calibration: Calibration | None = None
@@ -161,6 +166,8 @@ class Recipe(Stage):
             raise ValueError("[asmk], [bow], [hamming] and [verify] need the tables [local] and [codebook]")
         if self.hamming is not None and self.hamming.path and self.codebook is not None and not self.codebook.path:
             raise ValueError("the path of [hamming] needs that of [codebook], to whose words it belongs")
+        if self.rerank and (self.filter != "global" or self.global_ is None or self.global_.late):
+            raise ValueError('[[rerank]] needs filter = "global" with one vector an image, so without a late fusion')
         if (self.verify is None) != (self.calibration is None):
             raise ValueError("[verify] and [calibration] go together: a verified score is a calibrated probability")
         if self.expansion is not None and self.verify is None:

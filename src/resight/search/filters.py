@@ -94,6 +94,17 @@ def _squared_norm(query: Encoding, measure: WordFilter, squared_idf: NDArray[np.
     return float((mass**2 if squared_idf is None else mass**2 * squared_idf[first]).sum())
 
 
+def stored_vectors(
+    snapshot: Snapshot, log: LogReader, positions: NDArray[np.int64], dimension: int
+) -> NDArray[np.float32]:
+    """The vectors of the images at N positions of a snapshot, all of which have one; N×dimension float32."""
+    if len(positions) == 0:
+        return np.empty((0, dimension), np.float32)
+    places = snapshot.vectors_at[positions] // (4 * dimension)
+    vectors = log.record(0, 4 * dimension * (int(places.max()) + 1)).view("<f4").reshape(-1, dimension)
+    return vectors[places]
+
+
 def cosine_similarity(
     snapshot: Snapshot, log: LogReader, query: NDArray[np.float32], lengths: tuple[int, ...]
 ) -> NDArray[np.float32]:
@@ -106,12 +117,9 @@ def cosine_similarity(
     rows = np.flatnonzero(snapshot.vectors_at >= 0)
     if len(rows) == 0:
         return similarity
-    length = 4 * len(query)
-    last = int(snapshot.vectors_at[rows].max())
-    vectors = log.record(0, last + length).view("<f4").reshape(-1, len(query))
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
-        block = vectors[snapshot.vectors_at[part] // length]
+        block = stored_vectors(snapshot, log, part, len(query))
         for place, (a, b) in enumerate(pairwise(ends.tolist())):
             similarity[part, place] = block[:, a:b] @ query[a:b]
     return similarity

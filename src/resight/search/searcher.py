@@ -15,6 +15,7 @@ from resight.geometry.boxes import Box
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
 from resight.local.word_filter import WordFilter
+from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe, VerifyStage
 from resight.search.examples import (
     DescribedExample,
@@ -23,9 +24,11 @@ from resight.search.examples import (
     joint_descriptor,
     mean_similarity,
 )
-from resight.search.filters import WordWeights, cosine_similarity, word_similarity, word_weights
+from resight.search.filters import WordWeights, cosine_similarity, stored_vectors, word_similarity, word_weights
 from resight.search.local_expansion import OWN, ExpandedQuery, brought_back, confirmed, with_more_inliers
 from resight.search.ranking import Evidence, Ranking
+from resight.search.rerank.reranker import Database, Reranker
+from resight.search.rerank.stages import make_reranker
 from resight.search.verify import calibrated_ranking, check
 from resight.store.store import Store, read_features
 from resight.store.word_filters import word_filter
@@ -106,11 +109,12 @@ class Searcher:
         similarity, each, compared = self._similarities(examples, assigned)
         filtered = time.perf_counter()
         ids, stage = self.snapshot.ids, self.recipe.verify
+        order, scores = self._ordered(examples, similarity)
         if stage is None or self.recipe.calibration is None:
-            order = np.lexsort((ids, -similarity))[:top]
-            ranking = Ranking(ids[order], similarity[order], (None,) * len(order), -np.inf, calibrated=False)
+            order, scores = order[:top], scores[:top]
+            ranking = Ranking(ids[order], scores, (None,) * len(order), -np.inf, calibrated=False)
             return ranking, Timing(described, filtered - began, 0.0, compared)
-        shortlist = np.lexsort((ids, -similarity))[: stage.shortlist]
+        shortlist = order[: stage.shortlist]
         verified = [
             self._verify(example.description, words, example.box, shortlist, stage)
             for example, words in zip(examples, assigned, strict=True)
@@ -157,11 +161,46 @@ class Searcher:
         weights, stage = [example.weight for example in examples], self.recipe.global_
         if self.recipe.filter != "global" or stage is None:
             return mean_similarity(each, weights), each, compared
-        vectors = [v for e in examples if (v := e.description.global_descriptor) is not None]
-        joint = joint_descriptor(vectors, weights, stage.lengths)
-        query = replace(examples[0].description, global_descriptor=joint)
+        query = replace(examples[0].description, global_descriptor=self._joint(examples, stage))
         together, count = self._filter(query, assigned[0])
         return together, each, compared + count
+
+    def _ordered(
+        self, examples: Sequence[DescribedExample], similarity: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """All positions from the best to the worst, by similarity and then as [[rerank]] says, and their scores.
+
+        Images without a vector, which cannot be re-ranked, are the last.
+        """
+        ids = self.snapshot.ids
+        order = np.lexsort((ids, -similarity))
+        if not self.recipe.rerank or self.recipe.global_ is None:
+            return order, similarity[order]
+        described = self.snapshot.vectors_at[order] >= 0
+        have, lack = order[described], order[~described]
+        ranking = Ranking(ids[have], similarity[have], (None,) * len(have), -np.inf, calibrated=False)
+        found = self._reranker.rerank(self._joint(examples, self.recipe.global_), ranking, self._database)
+        scores = np.append(found.scores, np.full(len(lack), min(-1.0, found.scores.min(initial=-1.0)), np.float32))
+        return np.append(self.snapshot.positions(found.ids), lack), scores
+
+    @cached_property
+    def _reranker(self) -> Reranker:
+        return make_reranker(self.recipe.rerank)
+
+    @cached_property
+    def _database(self) -> Database:
+        """The vectors of all images that have one, in memory."""
+        described = np.flatnonzero(self.snapshot.vectors_at >= 0)
+        dimension = sum(self.recipe.global_.lengths) if self.recipe.global_ is not None else 0
+        vectors = stored_vectors(self.snapshot, self._vectors, described, dimension)
+        return Database(self.snapshot.ids[described], vectors)
+
+    @staticmethod
+    def _joint(examples: Sequence[DescribedExample], stage: GlobalStage) -> NDArray[np.float32]:
+        vectors = [v for e in examples if (v := e.description.global_descriptor) is not None]
+        if len(vectors) == 1:
+            return vectors[0]
+        return joint_descriptor(vectors, [example.weight for example in examples], stage.lengths)
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
         stage = self.recipe.global_
