@@ -4,6 +4,7 @@ import pytest
 
 from resight.errors import RecipeError
 from resight.recipes import load_recipe, parse_recipe, recipe_names, recipe_text
+from resight.recipes.rerank_stages import SuperGlobalStage
 
 DEFAULT = recipe_text("rootsift-asmk")
 
@@ -68,6 +69,7 @@ def every_leaf(table: dict, path: tuple = ()) -> list[tuple]:
 
 
 CHANGED = {bool: lambda v: not v, int: lambda v: v + 1, float: lambda v: v * 0.5 + 0.001, str: lambda v: v + "x"}
+CHANGED[tuple] = lambda v: (*v, SuperGlobalStage(method="superglobal"))
 OTHER = {("filter",): "global", ("local", "detector"): None}  # choices without another valid value here
 RECIPE = load_recipe("rootsift-asmk")
 
