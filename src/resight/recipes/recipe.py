@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from resight.errors import RecipeError
 from resight.recipes.local_stages import LOCAL_FILES, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
-from resight.recipes.rerank_stages import RerankStage
+from resight.recipes.rerank_stages import RERANK_FILES, RerankStage
 from resight.recipes.stage import Stage
 
 
@@ -193,10 +193,11 @@ class Recipe(Stage):
 
     def dump(self, stages: set[str]) -> str:
         """Some of the stages as JSON, without the places of weights and artefacts, which move."""
-        branch: dict[str, Any] = {key: True for key in FILES if key != "model"}
+        branch: dict[str, Any] = {key: True for key in (*FILES, "revision") if key != "model"}
         branch |= {"scheme": {"model"}, "attention": {"weights"}}
         moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}}
         moving |= {"codebook": {"path"}, "hamming": {"path"}, "local": set(LOCAL_FILES)}
+        moving["rerank"] = {"__all__": set(RERANK_FILES)}
         return self.model_dump_json(include=stages, exclude=moving)
 
 
@@ -240,6 +241,7 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
     if folder is not None:
         _place(table.get("global"), FILES, folder)
         _place(table.get("local"), LOCAL_FILES, folder)
+        _place(table.get("rerank"), RERANK_FILES, folder)
         _place(table.get("codebook"), ("path",), folder)
         _place(table.get("hamming"), ("path",), folder)
     try:

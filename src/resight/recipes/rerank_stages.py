@@ -6,6 +6,9 @@ from pydantic import Field
 
 from resight.recipes.stage import Stage
 
+# Keys whose values are paths of files.
+RERANK_FILES = ("model",)
+
 Depth = Annotated[int | None, Field(ge=1)]
 Neighbours = Annotated[int, Field(ge=1)]
 
@@ -67,7 +70,112 @@ class SuperGlobalStage(Stage):
     beta: float = Field(default=0.15, ge=0)
 
 
+class AugmentationStage(Stage):
+    """Database-side augmentation, DBA (Arandjelović & Zisserman 2012): every vector joined by its k nearest others.
+
+    The ranking is made anew with these vectors, and the tables that follow see them in place of the images' own.
+    alpha: of the weights cosine^alpha; 0 for plain averages.
+    """
+
+    method: Literal["dba"]
+    k: Neighbours = 10
+    alpha: float = Field(default=0.0, ge=0)
+
+
+class OfflineDiffusionStage(Stage):
+    """Diffusion over the whole collection, solved in advance (Yang et al. 2019).
+
+    truncation: images that an image's solution keeps.
+    """
+
+    method: Literal["offline-diffusion"]
+    truncation: int = Field(default=1000, ge=2)
+    k: Neighbours = 50
+    sources: Neighbours = 10
+    gamma: float = Field(default=3.0, gt=0)
+    alpha: float = Field(default=0.99, gt=0, lt=1)
+
+
+class ManifoldStage(Stage):
+    """Iterative manifold embedding, IME (Xu et al. 2018), learned from the collection; for some thousands of images.
+
+    dimensions: of the embedding, or as many as there are images. weight, ridge: of the published code.
+    """
+
+    method: Literal["ime"]
+    dimensions: int = Field(default=2048, ge=1)
+    k: Neighbours = 5
+    weight: float = Field(default=2.0, ge=0)
+    iterations: int = Field(default=2, ge=1)
+    ridge: float = Field(default=1.0, gt=0)
+
+
+class ModelStage(Stage):
+    """model: path of what was learned, relative to the recipe's folder. model_sha256: of it, checked when loaded."""
+
+    model: str = Field(min_length=1)
+    model_sha256: str = ""
+
+
+class SeparationStage(ModelStage):
+    """Guided similarity separation, GSS (Liu et al. 2019); `resight learn-rerank gss` makes its model, without labels.
+
+    query_neighbours: first results that join the query in the graph.
+    """
+
+    method: Literal["gss"]
+    query_neighbours: int = Field(default=5, ge=0)
+
+
+class TransformerStage(ModelStage):
+    """Reranking Transformer (Tan et al. 2021), over the local features that the recipe's [local] keeps.
+
+    model: the authors' checkpoint (.pt, .pth) or what ``resight.search.rerank.transformer`` learned (.safetensors).
+    features: of an image at most, the strongest; time grows by the square of it.
+    """
+
+    method: Literal["transformer"]
+    depth: Depth = 100
+    features: int = Field(default=500, ge=1)
+    heads: int = Field(default=4, ge=1)
+
+
+class RegionalDiffusionStage(Stage):
+    """Diffusion over the images' regions (Iscen et al. 2017, §4.2)."""
+
+    method: Literal["regional-diffusion"]
+    depth: Depth = None
+    pooling: Literal["max", "sum", "gmp"] = "gmp"
+    k: Neighbours = 200
+    sources: Neighbours = 200
+    gamma: float = Field(default=3.0, gt=0)
+    alpha: float = Field(default=0.99, gt=0, lt=1)
+
+
+class PatchStage(Stage):
+    """Patch-wise search (Razavian et al. 2014): an image is as similar as its most similar region, whose box it gets.
+
+    weight: of that region against the whole image.
+    """
+
+    method: Literal["patches"]
+    depth: Depth = 100
+    weight: float = Field(default=1.0, ge=0, le=1)
+
+
 RerankStage = Annotated[
-    ExpansionStage | KReciprocalStage | DiffusionStage | RdpStage | ExploreExploitStage | SuperGlobalStage,
+    ExpansionStage
+    | AugmentationStage
+    | KReciprocalStage
+    | DiffusionStage
+    | OfflineDiffusionStage
+    | RegionalDiffusionStage
+    | RdpStage
+    | ExploreExploitStage
+    | SuperGlobalStage
+    | ManifoldStage
+    | SeparationStage
+    | TransformerStage
+    | PatchStage,
     Field(discriminator="method"),
 ]

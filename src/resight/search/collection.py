@@ -133,7 +133,9 @@ class Collection:
         if self.recipe.global_ is not None:
             self._check_fingerprint()
         self._searcher = None
-        return indexing.add(self._store, self._describer, paths, workers=workers, progress=progress)
+        report = indexing.add(self._store, self._describer, paths, workers=workers, progress=progress)
+        self._make_ready(progress)
+        return report
 
     def remove(self, selectors: Iterable[int | str], *, missing: bool = False) -> int:
         """Forget images: by id, by origin, or all under a folder or archive; with `missing` all whose file is gone.
@@ -149,6 +151,7 @@ class Collection:
         with writing(self._store.folder):
             self._store.remove(sorted(ids))
         self._searcher = None
+        self._make_ready(None)
         return len(ids)
 
     def search(
@@ -225,6 +228,12 @@ class Collection:
             raise CollectionError(f"recipe {self.recipe.name} has no global descriptor")
         searcher = self._open_searcher()
         return searcher.snapshot.ids, searcher.cosines(self._described(query, box))
+
+    def _make_ready(self, progress: Callable[[Progress], None] | None) -> None:
+        """Build what [[rerank]] needs for the images there are now, so that no search waits for it."""
+        if self.recipe.rerank and not self._store.pending():
+            self._searcher = Searcher(self._store, progress=progress or (lambda _: None))
+            self._searcher.reranking  # noqa: B018 - made when first read
 
     def _open_searcher(self) -> Searcher:
         if self._searcher is None:

@@ -1,7 +1,7 @@
 """Query → Ranking over one snapshot of a collection (survey Fig. 2 and §4.2.2)."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,9 +27,11 @@ from resight.search.examples import (
 from resight.search.filters import WordWeights, cosine_similarity, stored_vectors, word_similarity, word_weights
 from resight.search.local_expansion import OWN, ExpandedQuery, brought_back, confirmed, with_more_inliers
 from resight.search.ranking import Evidence, Ranking
-from resight.search.rerank.reranker import Database, Reranker
-from resight.search.rerank.stages import make_reranker
+from resight.search.rerank.cache import Cache
+from resight.search.rerank.reranker import Database
+from resight.search.rerank.stages import Asked, Prepared, Source, prepare
 from resight.search.verify import calibrated_ranking, check
+from resight.store.indexing import Progress
 from resight.store.store import Store, read_features
 from resight.store.word_filters import word_filter
 
@@ -54,10 +56,17 @@ class Searcher:
 
     recipe: its filter, the filter's table, [verify] and [calibration] say how to search; by default the collection's
         own. What images are described with must be the same: CollectionError where it is not.
+    progress: told what [[rerank]] builds once for this state of the collection.
     """
 
-    def __init__(self, store: Store, recipe: Recipe | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        recipe: Recipe | None = None,
+        progress: Callable[[Progress], None] = lambda state: None,
+    ) -> None:
         self.recipe = recipe or store.recipe
+        self._progress = progress
         if describing(self.recipe) != describing(store.recipe):
             raise CollectionError(
                 f"{store.folder}: was made with recipe {store.recipe.name}, and {self.recipe.name} describes images "
@@ -65,6 +74,7 @@ class Searcher:
                 "same table of [asmk], [bow] and [hamming]"
             )
         self.snapshot = store.snapshot()
+        self._folder = store.folder
         self._features = store.features_log()
         self._vectors = store.vectors_log()
         if store.needs_codebook and self.snapshot.codebook is None and len(self.snapshot):
@@ -107,12 +117,13 @@ class Searcher:
         check_wanted(weights)
         assigned = [self._assign(example.description.local) for example in examples]
         similarity, each, compared = self._similarities(examples, assigned)
-        filtered = time.perf_counter()
         ids, stage = self.snapshot.ids, self.recipe.verify
-        order, scores = self._ordered(examples, similarity)
+        order, scores, located = self._ordered(examples, similarity)
+        filtered = time.perf_counter()
         if stage is None or self.recipe.calibration is None:
             order, scores = order[:top], scores[:top]
-            ranking = Ranking(ids[order], scores, (None,) * len(order), -np.inf, calibrated=False)
+            found = tuple(map(located.get, order.tolist()))
+            ranking = Ranking(ids[order], scores, found, -np.inf, calibrated=False)
             return ranking, Timing(described, filtered - began, 0.0, compared)
         shortlist = order[: stage.shortlist]
         verified = [
@@ -167,25 +178,38 @@ class Searcher:
 
     def _ordered(
         self, examples: Sequence[DescribedExample], similarity: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], Mapping[int, Evidence]]:
         """All positions from the best to the worst, by similarity and then as [[rerank]] says, and their scores.
 
-        Images without a vector, which cannot be re-ranked, are the last.
+        And what re-ranking can show of images, by position. Images without a vector, which cannot be re-ranked, are
+        the last.
         """
         ids = self.snapshot.ids
         order = np.lexsort((ids, -similarity))
         if not self.recipe.rerank or self.recipe.global_ is None:
-            return order, similarity[order]
+            return order, similarity[order], {}
         described = self.snapshot.vectors_at[order] >= 0
         have, lack = order[described], order[~described]
         ranking = Ranking(ids[have], similarity[have], (None,) * len(have), -np.inf, calibrated=False)
-        found = self._reranker.rerank(self._joint(examples, self.recipe.global_), ranking, self._database)
+        vector = self._joint(examples, self.recipe.global_)
+        wanted = tuple(example.description for example in examples if example.weight > 0)
+        found = self.reranking.rerank(Asked(vector, vector[None], wanted), ranking)
         scores = np.append(found.scores, np.full(len(lack), min(-1.0, found.scores.min(initial=-1.0)), np.float32))
-        return np.append(self.snapshot.positions(found.ids), lack), scores
+        ranked = self.snapshot.positions(found.ids)
+        located = {p: e for p, e in zip(ranked.tolist(), found.evidence, strict=True) if e is not None}
+        return np.append(ranked, lack), scores, located
 
     @cached_property
-    def _reranker(self) -> Reranker:
-        return make_reranker(self.recipe.rerank)
+    def reranking(self) -> Prepared:
+        """[[rerank]] bound to this state of the collection; what it builds lies in the collection's folder."""
+        source = Source(
+            self._database,
+            Cache(self._folder / "rerank"),
+            descriptions=None if self.recipe.local is None else _Stored(self),
+            max_side=self.recipe.image.max_side,
+            progress=self._progress,
+        )
+        return prepare(self.recipe.rerank, source)
 
     @cached_property
     def _database(self) -> Database:
@@ -318,3 +342,22 @@ class Searcher:
         if at < 0:  # not encoded yet: it meets no word of the query
             return np.full(count, -1, np.int32)
         return self.snapshot.word_log.record(at, 4 * count).view("<i4")
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored(Mapping[int, Description]):
+    """The descriptions of a snapshot's images, by id."""
+
+    searcher: Searcher
+
+    def __getitem__(self, image: int) -> Description:
+        position = int(self.searcher.snapshot.positions(np.array([image]))[0])
+        if position < 0:
+            raise KeyError(image)
+        return self.searcher.stored(position)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.searcher.snapshot.ids.tolist())
+
+    def __len__(self) -> int:
+        return len(self.searcher.snapshot)

@@ -5,16 +5,19 @@ TPAMI 2019, §3.4. Database side (DBA): Turcot & Lowe, ICCV Workshops 2009; Aran
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from resight.artefact import load_artefact, save_artefact
 from resight.errors import QueryError, RecipeError
 from resight.features.multiscale import l2_normalise
 from resight.search.ranking import Ranking
 from resight.search.rerank.neighbours import knn
 from resight.search.rerank.reranker import Database, best, check_query, first
 
+KIND = "augmented-vectors"
 _BLOCK = 1024  # vectors whose neighbours are gathered at a time
 
 
@@ -65,6 +68,16 @@ def dba(vectors: NDArray[np.float32], k: int, alpha: float = 0.0) -> NDArray[np.
 def augmented(database: Database, k: int, alpha: float = 0.0) -> Database:
     """The database with ``dba`` of its vectors: made once, searched and re-ranked as the original."""
     return Database(database.ids, dba(database.vectors, k, alpha))
+
+
+def save_augmented(path: str | Path, database: Database) -> None:
+    """Write the vectors of ``augmented``; raises as ``save_artefact``."""
+    save_artefact(path, KIND, {"vectors": database.vectors}, {"fitted_on": f"the {len(database):,} images themselves"})
+
+
+def load_augmented(path: str | Path, database: Database) -> Database:
+    """What ``save_augmented`` wrote, of the images of the database. Raises RecipeError as ``load_artefact``."""
+    return Database(database.ids, load_artefact(path, KIND)[0]["vectors"])
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ positive; no penalty on weights, since theirs, applied twice by a slip, is some 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from resight.search.ranking import Ranking
 from resight.search.rerank.neighbours import affinity, knn_graph, nearest
 from resight.search.rerank.reranker import Database, best, check_queries, check_query, first
 
-KIND = "gss"
+KIND, ENCODING = "gss", "gss-encoding"
 _NOISE = 1e-5  # of what is not on the diagonal of fresh weights, the authors'
 
 Gather = Callable[[int, Tensor], Tensor]
@@ -211,6 +211,20 @@ class Gss:
             *states, made = model(torch.as_tensor(database.vectors), lambda _, h: torch.sparse.mm(graph, h))
             unit = np.where(database.vectors.any(axis=1, keepdims=True), normalize(made).numpy(), np.float32(0))
         return cls(model, database, Database(database.ids, unit), tuple(states), degrees, query_neighbours)
+
+    def save(self, path: str | Path) -> str:
+        """Write what ``encode`` computed, without model and database; raises as ``save_artefact``."""
+        states = {f"state{i}": state.numpy() for i, state in enumerate(self.states)}
+        tensors: dict[str, NDArray[Any]] = {"representations": self.representations.vectors, "degrees": self.degrees}
+        return save_artefact(path, ENCODING, tensors | states, {"query_neighbours": self.query_neighbours})
+
+    @classmethod
+    def load(cls, path: str | Path, model: GssModel, database: Database) -> Self:
+        """What ``save`` wrote, of this model and database. Raises RecipeError as ``load_artefact``."""
+        tensors, meta = load_artefact(path, ENCODING)
+        states = tuple(torch.as_tensor(tensors[f"state{i}"]) for i in range(len(tensors) - 2))
+        encoded = Database(database.ids, tensors["representations"])
+        return cls(model, database, encoded, states, tensors["degrees"], int(meta["query_neighbours"]))
 
     def transform(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
         """Descriptors of Q×D ℓ2-normalised queries with their nearest of the database: Q×D. QueryError for others."""

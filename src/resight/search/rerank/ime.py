@@ -7,19 +7,22 @@ As the authors' code does, but for the graph: theirs is the matrix product of th
 """
 
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, solve
 from scipy.sparse.csgraph import shortest_path
 
+from resight.artefact import load_artefact, save_artefact
 from resight.errors import QueryError, RecipeError
 from resight.features.multiscale import l2_normalise
 from resight.search.ranking import Ranking
 from resight.search.rerank.neighbours import knn_graph
 from resight.search.rerank.reranker import Database, best, check_query, first
 
+KIND = "manifold-layer"
 _LEAST = 1e-12  # a distance of 0 between copies would be taken for no edge
 
 
@@ -77,6 +80,18 @@ class ManifoldLayer:
         x = database.vectors.astype(np.float64)
         matrix = solve(x.T @ x + ridge * np.eye(x.shape[1]), x.T @ y, assume_a="pos")
         return cls(matrix, Database(database.ids, y))
+
+    def save(self, path: str | Path) -> str:
+        """Write the artefact and return its fingerprint; raises as ``save_artefact``."""
+        found = self.representations
+        tensors: dict[str, NDArray[Any]] = {"matrix": self.matrix, "ids": found.ids, "representations": found.vectors}
+        return save_artefact(path, KIND, tensors, {"fitted_on": f"the {len(found):,} images it ranks"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What ``save`` wrote. Raises RecipeError as ``load_artefact``."""
+        tensors, _ = load_artefact(path, KIND)
+        return cls(tensors["matrix"], Database(tensors["ids"], tensors["representations"]))
 
     def transform(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """…×D → …×M, ℓ2-normalised. Raises QueryError for another D."""

@@ -1,5 +1,6 @@
 """Re-ranking as Ranking → Ranking: what each method takes and gives, and several of them in a row (survey §5.2)."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -42,6 +43,15 @@ class Database:
     def dimension(self) -> int:
         """D."""
         return int(self.vectors.shape[1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of ids and vectors, as they lie, in hex (BLAKE2b)."""
+        digest = hashlib.blake2b(f"{self.vectors.shape}".encode(), digest_size=32)
+        digest.update(np.ascontiguousarray(self.ids).data)
+        for start in range(0, len(self.ids), _BLOCK):
+            digest.update(np.ascontiguousarray(self.vectors[start : start + _BLOCK]).data)
+        return digest.hexdigest()
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:

@@ -1,17 +1,92 @@
-"""A recipe's [[rerank]] tables made runnable."""
+"""A recipe's [[rerank]] tables made runnable: bound to a database, with what they build for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
-from resight.recipes.rerank_stages import RerankStage
+import numpy as np
+from numpy.typing import NDArray
+
+from resight.describe.description import Description
+from resight.errors import QueryError, RecipeError
+from resight.recipes.rerank_stages import (
+    AugmentationStage,
+    ManifoldStage,
+    ModelStage,
+    OfflineDiffusionStage,
+    PatchStage,
+    RegionalDiffusionStage,
+    RerankStage,
+    SeparationStage,
+    TransformerStage,
+)
+from resight.search.ranking import Ranking
+from resight.search.rerank.cache import Cache
 from resight.search.rerank.diffusion import Diffusion
 from resight.search.rerank.egt import ExploreExploit
-from resight.search.rerank.expansion import QueryExpansion
+from resight.search.rerank.expansion import QueryExpansion, augmented, load_augmented, save_augmented
+from resight.search.rerank.ime import ManifoldLayer
+from resight.search.rerank.offline import OfflineDiffusion
+from resight.search.rerank.patches import PatchReranker, Regions
 from resight.search.rerank.rdp import RegularisedDiffusion
 from resight.search.rerank.reciprocal import KReciprocal
-from resight.search.rerank.reranker import Reranker, compose
+from resight.search.rerank.regional import RegionalDiffusion
+from resight.search.rerank.reranker import Database, Reranker, best, first
 from resight.search.rerank.superglobal import SuperGlobal
+from resight.store.indexing import Progress
 
-METHODS: dict[str, Callable[..., Reranker]] = {
+_MANIFOLD = 10_000  # images that IME compares all with all in memory: four matrices of 0.8 GB
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What stages may draw on.
+
+    database: one row an image. cache: for what they build. regions: of all its images, where there are any.
+    descriptions: by image id, with local features, where there are any. max_side: in pixels, of the pictures that these
+        are of. progress: told what is built.
+    """
+
+    database: Database
+    cache: Cache
+    regions: Regions | None = None
+    descriptions: Mapping[int, Description] | None = None
+    max_side: int = 1024
+    progress: Callable[[Progress], None] = lambda state: None
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """A query as stages take it, all ℓ2-normalised.
+
+    vector: (D,) float32. vectors: Q×D, of its regions or else the one vector. descriptions: of the pictures that
+        are wanted, for stages that read local features.
+    """
+
+    vector: NDArray[np.float32]
+    vectors: NDArray[np.float32]
+    descriptions: tuple[Description, ...] = ()
+
+
+Step = Callable[[Asked, Ranking], Ranking]
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """Stages bound to a database: what a searcher keeps for one state of a collection."""
+
+    steps: tuple[Step, ...]
+
+    def rerank(self, asked: Asked, ranking: Ranking) -> Ranking:
+        """The ranking after all stages, one after the other."""
+        for step in self.steps:
+            ranking = step(asked, ranking)
+        return ranking
+
+
+# Those that need nothing but the vectors, by their parameters.
+ONLINE: dict[str, Callable[..., Reranker]] = {
     "expansion": QueryExpansion,
     "k-reciprocal": KReciprocal,
     "diffusion": Diffusion,
@@ -21,6 +96,155 @@ METHODS: dict[str, Callable[..., Reranker]] = {
 }
 
 
-def make_reranker(stages: Sequence[RerankStage]) -> Reranker:
-    """The stages one after the other. Raises RecipeError for parameters that do not fit each other."""
-    return compose(*(METHODS[stage.method](**stage.model_dump(exclude={"method"})) for stage in stages))
+def prepare(stages: Sequence[RerankStage], source: Source) -> Prepared:
+    """The stages made ready for a database; what they build for it is read from the cache where it is there.
+
+    Raises RecipeError for parameters that do not fit each other, a model that cannot be read, or a source without what
+    a stage needs, and QueryError for a database that does not suit a stage.
+    """
+    steps: list[Step] = []
+    if len(source.database) == 0:
+        return Prepared(())
+    for stage in stages:
+        if stage.method in ONLINE:
+            method = ONLINE[stage.method](**stage.model_dump(exclude={"method"}))
+            steps.append(_bound(method, source.database))
+            continue
+        step, database = _BUILT[stage.method](stage, source)
+        steps.append(step)
+        source = replace(source, database=database)
+    return Prepared(tuple(steps))
+
+
+def _bound(method: Reranker, database: Database) -> Step:
+    return lambda asked, ranking: method.rerank(asked.vector, ranking, database)
+
+
+def _augmentation(stage: AugmentationStage, source: Source) -> tuple[Step, Database]:
+    """Ranks by the augmented vectors, which the later stages see."""
+    made = source.cache.get(
+        stage.method,
+        source.database,
+        _parameters(stage),
+        lambda path: save_augmented(path, augmented(source.database, stage.k, stage.alpha)),
+        lambda path: load_augmented(path, source.database),
+    )
+    return _bound(QueryExpansion(k=0), made), made
+
+
+def _offline_diffusion(stage: OfflineDiffusionStage, source: Source) -> tuple[Step, Database]:
+    parameters = stage.model_dump(exclude={"method"})
+    made = source.cache.get(
+        stage.method,
+        source.database,
+        _parameters(stage),
+        lambda path: OfflineDiffusion.build(path, source.database, progress=source.progress, **parameters),
+        OfflineDiffusion.open,
+    )
+    return _bound(made, source.database), source.database
+
+
+def _manifold(stage: ManifoldStage, source: Source) -> tuple[Step, Database]:
+    images = len(source.database)
+    if images > _MANIFOLD:
+        raise RecipeError(f"[[rerank]] ime compares all images with all in memory: it takes {_MANIFOLD:,} images at "
+                          f"most, not {images:,}; offline-diffusion takes more")  # fmt: skip
+    parameters = stage.model_dump(exclude={"method", "dimensions"})
+    dimensions = min(stage.dimensions, images)
+    made = source.cache.get(
+        stage.method,
+        source.database,
+        _parameters(stage),
+        lambda path: ManifoldLayer.fit(source.database, dimensions, **parameters).save(path),
+        ManifoldLayer.load,
+    )
+    return _bound(made, source.database), source.database
+
+
+def _separation(stage: SeparationStage, source: Source) -> tuple[Step, Database]:
+    from resight.search.rerank.gss import Gss, GssModel  # imports torch
+
+    sha256, database = _checked(stage), source.database
+    model = GssModel.load(stage.model)
+    made = source.cache.get(
+        stage.method,
+        database,
+        f"{_parameters(stage)} {sha256}",
+        lambda path: Gss.encode(model, database, query_neighbours=stage.query_neighbours).save(path),
+        lambda path: Gss.load(path, model, database),
+    )
+    return _bound(made, database), database
+
+
+def _transformer(stage: TransformerStage, source: Source) -> tuple[Step, Database]:
+    from resight.search.rerank.tokens import StoredTokens, tokens_of
+    from resight.search.rerank.transformer import RerankingTransformer, TransformerReranker  # imports torch
+
+    if source.descriptions is None:
+        raise RecipeError("[[rerank]] transformer reads local features: it needs a collection whose recipe has [local]")
+    _checked(stage)
+    published = Path(stage.model).suffix in (".pt", ".pth")
+    model = (
+        RerankingTransformer.from_published(stage.model, heads=stage.heads)
+        if published
+        else RerankingTransformer.load(stage.model)
+    )
+    stored = StoredTokens(source.descriptions, stage.features, source.max_side)
+    method = TransformerReranker(model, stored, stage.depth)
+
+    def step(asked: Asked, ranking: Ranking) -> Ranking:
+        """Of several wanted pictures the one that an image matches best counts."""
+        if not asked.descriptions:
+            raise QueryError("a query without local features cannot be re-ranked by a transformer")
+        ids = ranking.ids[: stage.depth]
+        queries = [tokens_of(each, stage.features, source.max_side) for each in asked.descriptions]
+        return first(ranking, *best(ids, np.max([method.logits(query, ids) for query in queries], axis=0)))
+
+    return step, source.database
+
+
+def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[Step, Database]:
+    regions = _regions(stage.method, source)
+    method = RegionalDiffusion(
+        stage.depth, stage.pooling, Diffusion(k=stage.k, sources=stage.sources, gamma=stage.gamma, alpha=stage.alpha)
+    )
+    rows = Database(regions.ids, regions.vectors)
+    return lambda asked, ranking: method.rerank(asked.vectors, ranking, rows), source.database
+
+
+def _patches(stage: PatchStage, source: Source) -> tuple[Step, Database]:
+    method = PatchReranker(_regions(stage.method, source), stage.depth, stage.weight)
+    return _bound(method, source.database), source.database
+
+
+_BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
+    "dba": _augmentation,
+    "offline-diffusion": _offline_diffusion,
+    "ime": _manifold,
+    "gss": _separation,
+    "transformer": _transformer,
+    "regional-diffusion": _regional_diffusion,
+    "patches": _patches,
+}
+
+
+def _regions(method: str, source: Source) -> Regions:
+    if source.regions is None:
+        raise RecipeError(
+            f"[[rerank]] {method} compares regions of images, and there are none: give the recipe the table [regions], "
+            "or a file of vectors an array boxes and several rows an image"
+        )
+    return source.regions
+
+
+def _parameters(stage: RerankStage) -> str:
+    return stage.model_dump_json(exclude={"model"})
+
+
+def _checked(stage: ModelStage) -> str:
+    """The sha256 of a stage's model. RecipeError where it is not the one that the recipe was made with."""
+    from resight.networks.weights import check_sha256, file_sha256  # imports torch
+
+    found = file_sha256(stage.model)
+    check_sha256(found, stage.model_sha256, stage.model)
+    return found
