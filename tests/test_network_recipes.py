@@ -1,5 +1,6 @@
 """Every recipe with a network, from fit to search, on a small sibling of its network with random weights."""
 
+import importlib.util
 import json
 import re
 
@@ -12,10 +13,14 @@ torch = pytest.importorskip("torch")
 import safetensors.torch  # noqa: E402
 
 from resight.cli.evaluate import tune  # noqa: E402
+from resight.describe.describer import Describer  # noqa: E402
 from resight.describe.fit import fit_recipe  # noqa: E402
+from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.evaluation import evaluate  # noqa: E402
+from resight.images.read import read_image  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
+from resight.networks.engine import TOLERANCE  # noqa: E402
 from resight.pooling.crn import ContextualReweighting  # noqa: E402
 from resight.pooling.second_order import SecondOrderAttention  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
@@ -54,9 +59,9 @@ SIBLINGS = {
     | {"also": [{"scheme": PATCHES | {"sides": [64]}, "embedding": VLAD}, {"scheme": PATCHES | {"sides": [48]}}]},
     "multilayer-cnn": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
     "multiscale-cnn": TINY | {"also": [{"layer": "layer2"}, {"layer": "conv1"}]},
-    "neural-codes": {"layer": "conv5", "max_side": 160, "dimensions": 8},  # fc6 has 4096 units to whiten
+    "neural-codes": TINY | {"layer": "layer4"},
     "oldfp": TINY | {"scheme": {"kind": "selective-search", "on": "pixels", "top": 4, "side": 64, "aggregate": "max"}},
-    "r-mac": {"network": "vgg11", "layer": "conv5_2", "max_side": 160, "dimensions": 8},
+    "r-mac": TINY,
     "sba": TINY | {"pooling": {"kind": "sba", "parts": 4}},
     "selective-conv": TINY | {"embedding": {"kind": "t-embedding", "mask": "sum", "reduce": 8, "words": 4}},
     "solar": TINY | {"attention": {"kind": "second-order", "reduction": 4}},
@@ -69,9 +74,10 @@ def test_no_recipe_is_left_out():
     assert set(SIBLINGS) == {name for name in recipe_names() if load_recipe(name).global_ is not None}
 
 
-@pytest.fixture(params=SIBLINGS)
-def fitted(request, tmp_path, photos):
+@pytest.fixture(scope="module", params=SIBLINGS)
+def fitted(request, tmp_path_factory, photos):
     """The folder of a recipe, ready to index."""
+    tmp_path = tmp_path_factory.mktemp(request.param)
     recipe = load_recipe(request.param)
     stage = GlobalStage.model_validate(recipe.global_.model_dump() | SIBLINGS[request.param])
     torch.manual_seed(0)
@@ -121,6 +127,33 @@ def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):
     with Collection.open(tmp_path / "c", recipe=load_recipe(fitted)) as again:
         assert again.fingerprint == fingerprint
         np.testing.assert_array_equal(again.search(asked).ids, by_file.ids)
+
+
+def several(photos):
+    """Pictures of four shapes, of which two share one."""
+    pixels = [read_image(photos / name).pixels for name in ("rocket-1.png", "coffee-1.png", "moon.png")]
+    return [pixels[0], pixels[1], pixels[2], pixels[2][:, 40:], np.ascontiguousarray(pixels[0][::-1])]
+
+
+def test_a_batch_of_one_and_a_batch_of_many_give_the_same_descriptor(fitted, photos):
+    network = Describer(load_recipe(fitted)).network
+    prepared = [network.prepare(pixels) for pixels in several(photos)]
+    together = network.describe_views(prepared)
+    # Whitening of few photos enlarges rounding.
+    np.testing.assert_allclose([network.describe(pixels) for pixels in several(photos)], together, atol=2e-3)
+    np.testing.assert_allclose(list(network.describe_each(prepared)), together, atol=2e-3)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+def test_openvino_gives_what_pytorch_does(fitted, photos):
+    stage = load_recipe(fitted).global_
+    plain, fast = (GlobalDescriber(stage, None, engine=engine) for engine in ("torch", "openvino"))
+    prepared = [plain.prepare(pixels) for pixels in several(photos)[:2]]
+    for image in prepared:
+        for expected, found in zip(plain.outputs(image), fast.outputs(image), strict=True):
+            for (_, a), (_, b) in zip(expected, found, strict=True):
+                assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
+    np.testing.assert_allclose(fast.describe_views(prepared), plain.describe_views(prepared), atol=5e-3)
 
 
 @pytest.mark.parametrize("fitted", ["gem-densenet169"], indirect=True)

@@ -171,6 +171,7 @@ SYSTEMS = {
     "patches": {"scheme": {"kind": "dog", "top": 6}},
     "layers joined": {"also": ({"layer": "layer2", "pooling": "average"},)},
     "layers by rank": {"also": ({"layer": "layer2", "dimensions": 3},), "fusion": "ranks"},
+    "fed in two ways": {"also": ({"max_side": 48, "scales": (1.0, 0.7)}, {"scheme": {"kind": "dog", "top": 3}})},
 }
 
 
@@ -200,6 +201,8 @@ def test_mixed_sizes_in_one_batch_change_nothing(folder, system):
     np.testing.assert_allclose(together, alone, atol=2e-3)
     again = GlobalDescriber(describer.stage, folder)
     np.testing.assert_array_equal(again.describe_views([again.prepare(pixels) for pixels in images]), together)
+    streamed = list(again.describe_each(again.prepare(pixels) for pixels in images))
+    np.testing.assert_allclose(streamed, together, atol=1e-6)
 
 
 def test_rmac_is_the_sum_of_whitened_maxima_over_the_papers_grid(network, folder):

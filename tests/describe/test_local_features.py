@@ -1,5 +1,7 @@
 """Local features of networks in a recipe, from fit to search, on small networks with random weights."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 import tomli_w
@@ -12,13 +14,14 @@ import safetensors.torch  # noqa: E402
 
 from resight.describe.describer import Describer  # noqa: E402
 from resight.describe.fit import fit_recipe  # noqa: E402
-from resight.describe.local_features import load_local  # noqa: E402
+from resight.describe.local_features import load_local, load_network_features  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.images.read import read_image  # noqa: E402
 from resight.local.aliked import Aliked, AlikedNetwork  # noqa: E402
 from resight.local.features import LocalFeatures, quantised  # noqa: E402
 from resight.local.patch_network import AffNet, HardTFeatNet, OriNet  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
+from resight.networks.engine import TOLERANCE  # noqa: E402
 from resight.recipes import Recipe, load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 
@@ -70,6 +73,16 @@ def test_features_of_a_layer_are_fitted_indexed_and_found(kind, tmp_path, photos
     (moved / "local" / network.name).write_bytes(b"other")
     with pytest.raises(RecipeError, match=r"resnet10t\.safetensors"):
         Describer(load_recipe(moved)).fingerprint  # noqa: B018 - it loads the weights
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
+@pytest.mark.parametrize("kind", TABLES)
+def test_openvino_computes_the_maps_that_pytorch_does(kind, photos, network):
+    stage = Recipe.model_validate(recipe_with(TABLES[kind] | {"weights": str(network)})).local
+    image = read_image(photos / "coffee-1.png")
+    plain, fast = (load_network_features(stage, engine).maps(image) for engine in ("torch", "openvino"))
+    for expected, found in zip(plain, fast, strict=True):
+        assert np.abs(found.values - expected.values).max() <= TOLERANCE * np.abs(expected.values).max()
 
 
 def test_aliked_is_fitted_indexed_and_found(tmp_path, photos, aliked):

@@ -12,9 +12,11 @@ torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
 
+from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
-from resight.networks.backbone import load_backbone  # noqa: E402
+from resight.networks.backbone import load_backbone, load_classifier  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
+from resight.recipes.network_stages import GlobalStage  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("RESIGHT_TEST_DATA", ROOT.parent / "shared/data"))
@@ -213,6 +215,54 @@ def test_a_revision_is_asked_for_by_name(hub):
     assert hub == ["timm/resnet10t.c3_in1k@abc123"]
     with pytest.raises(RecipeError, match=r"googlenet come from https://download\.pytorch\.org/.*leave revision out"):
         load_backbone("googlenet", weights=None, revision="abc123")
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The hub's own cache, offline, with two revisions of resnet10t's weights; the files, by commit."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    ensure_torchvision()
+    import timm
+
+    folder, files = tmp_path / "models--timm--resnet10t.c3_in1k", {}
+    for seed, commit in enumerate(("a" * 40, "b" * 40)):
+        torch.manual_seed(seed)
+        files[commit] = folder / "snapshots" / commit / "model.safetensors"
+        files[commit].parent.mkdir(parents=True)
+        safetensors.torch.save_file(timm.create_model("resnet10t").state_dict(), files[commit])
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text("b" * 40)
+    return files
+
+
+def test_downloaded_weights_are_of_the_pinned_revision(kept):
+    first, second = kept
+    pixels = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8)
+    for revision, commit in ((None, second), ("main", second), (first, first)):
+        network = load_backbone("resnet10t", weights=None, revision=revision)
+        torch.testing.assert_close(network(pixels), load_backbone("resnet10t", weights=kept[commit])(pixels))
+        matrix, _ = load_classifier("resnet10t", None, revision)
+        torch.testing.assert_close(matrix, load_classifier("resnet10t", kept[commit])[0])
+    with pytest.raises(RecipeError, match=r"resnet10t could not be downloaded(.|\n)*HF_HUB_OFFLINE"):
+        load_backbone("resnet10t", weights=None, revision="c" * 40)
+
+
+def test_a_recipe_pins_the_revision(kept, tmp_path):
+    first, second = kept
+    table = {"network": "resnet10t", "max_side": 64, "whiten": "none", "dimensions": 512}
+    stages = [GlobalStage(**table, **pin) for pin in ({}, {"revision": first}, {"weights": str(kept[first])})]
+    newest, pinned, from_file = (GlobalDescriber(stage, None) for stage in stages)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    np.testing.assert_allclose(pinned.describe(pixels), from_file.describe(pixels), atol=1e-6)
+    assert np.abs(newest.describe(pixels) - pinned.describe(pixels)).max() > 1e-3
+    assert newest.fingerprint != pinned.fingerprint
+    both = GlobalStage(**table, revision=first, also=({"revision": second},), fusion="scores")
+    assert GlobalDescriber(both, None).weights_sha256 == pinned.weights_sha256 + newest.weights_sha256
+    with pytest.raises(RecipeError, match=f"sha256 is {pinned.weights_sha256[0]}, but the recipe was made with"):
+        GlobalDescriber(GlobalStage(**table, revision=first, weights_sha256=newest.weights_sha256[0]), None)
 
 
 def test_fingerprint_tells_weights_layer_and_eps_apart(small, tmp_path):

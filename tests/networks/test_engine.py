@@ -12,7 +12,7 @@ import safetensors.torch  # noqa: E402
 
 from resight.errors import RecipeError  # noqa: E402
 from resight.networks.backbone import load_backbone  # noqa: E402
-from resight.networks.engine import TOLERANCE, OpenVinoEngine, TorchEngine, make_engine  # noqa: E402
+from resight.networks.engine import TOLERANCE, WINDOW, OpenVinoEngine, TorchEngine, make_engine  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
 
 RNG = np.random.default_rng(0)
@@ -91,6 +91,30 @@ def test_pictures_of_several_sizes_each_give_what_they_give_alone(backbone, cach
             assert output.dtype == torch.float32 and output.shape == expected.shape
             assert (output - expected).abs().max() <= TOLERANCE * expected.abs().max()
     assert list(run.each([])) == []
+
+
+@pytest.mark.parametrize(
+    ("engine", "name", "sides"),
+    [
+        (TorchEngine, "resnet10t", (32, 48)),
+        pytest.param(OpenVinoEngine, "resnet10t", (32, 48), marks=needs_openvino),
+        pytest.param(OpenVinoEngine, "vit_tiny_patch16_224", (32,), marks=needs_openvino),  # converted by size
+    ],
+)
+def test_pictures_are_taken_as_they_are_needed(backbone, cache, engine, name, sides):
+    """So that a stream of any length is computed in bounded memory."""
+    taken = []
+
+    def stream():
+        for place in range(3 * WINDOW):
+            taken.append(place)
+            yield np.full((sides[place % len(sides)], 32, 3), place, np.uint8)
+
+    given = []
+    for place, outputs in engine(backbone(name, "pooled")).each(stream()):
+        given.append(place)
+        assert len(taken) - len(given) < WINDOW and outputs[0].shape[0] == 1
+    assert sorted(given) == taken == list(range(3 * WINDOW))
 
 
 def test_a_caller_may_stop_before_the_last_picture(backbone, cache):

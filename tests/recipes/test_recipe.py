@@ -93,6 +93,22 @@ def test_weights_may_move_but_not_change():
         for update in ({"weights": "/elsewhere/w", "whitening": "x"}, {"weights_sha256": "00"})
     )
     assert moved.fingerprint == recipe.fingerprint != changed.fingerprint
+    pinned = recipe.model_copy(update={"global_": recipe.global_.model_copy(update={"revision": "v1"})})
+    assert pinned.fingerprint == recipe.fingerprint, "what was downloaded tells, not from where"
+
+
+def test_weights_come_from_one_place():
+    text = recipe_text("multilayer-cnn").replace('network = "resnet50"', 'network = "resnet50"\nrevision = "v1"')
+    first, second = parse_recipe(text, "mine", None).global_.branches
+    assert first.revision == second.revision == "v1"
+    own = text + 'weights = "w.npz"\n'
+    assert [(b.weights, b.revision) for b in parse_recipe(own, "mine", None).global_.branches] == [
+        ("", "v1"),
+        ("w.npz", ""),
+    ]
+    for both in (text.replace("revision", 'weights = "w.npz"\nrevision'), own + 'revision = "v2"\n'):
+        with pytest.raises(RecipeError, match=r"mine: global: .*weights are a file, a revision is of downloaded"):
+            parse_recipe(both, "mine", None)
 
 
 def test_the_fingerprint_is_of_values_not_of_spelling():

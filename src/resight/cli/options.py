@@ -56,5 +56,5 @@ def chosen_recipe(name: str | None, weights: Path | None) -> "Recipe":
         raise RecipeError(f"recipe {recipe.name} has no network: leave --weights out, or choose another --recipe")
     if not weights.is_file():
         raise RecipeError(f"there is no weights file {weights}; check --weights (or RESIGHT_WEIGHTS)")
-    stage = recipe.global_.model_copy(update={"weights": str(weights.absolute())})
+    stage = recipe.global_.model_copy(update={"weights": str(weights.absolute()), "revision": ""})
     return recipe.model_copy(update={"global_": stage})

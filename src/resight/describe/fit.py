@@ -126,7 +126,7 @@ def _fit_global(
     int8: bool,
     progress: Callable[[str, int, int | None], None],
 ) -> GlobalStage:
-    given = {"weights": str(weights.absolute()), "weights_sha256": ""} if weights else {}
+    given = {"weights": str(weights.absolute()), "revision": "", "weights_sha256": ""} if weights else {}
     also = tuple({key: value for key, value in other.items() if key != "whitening"} for other in stage.also)
     unfitted = stage.model_copy(update={"whitening": "", "also": also, **given})
     if int8:
@@ -155,7 +155,8 @@ def _fit_global(
     for place, (branch, sha256) in enumerate(zip(unfitted.branches, describer.weights_sha256, strict=True)):
         if branch.weights and branch.weights not in copied:
             copied[branch.weights] = _copy_weights(Path(branch.weights), into, len(copied))
-        fitted[place] = {"weights": copied.get(branch.weights, ""), "weights_sha256": sha256}
+        chosen = copied.get(branch.weights, "")
+        fitted[place] = {"weights": chosen, "revision": branch.revision, "weights_sha256": sha256}
         if branch.attention is not None:
             fitted[place]["attention"] = _copy_attention(branch.attention, into, place)
         for key in ("learned", "reduction", "quantised"):

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import count, tee
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,20 @@ class _Network:
     backbone: Backbone
 
 
+@dataclass(frozen=True, eq=False)
+class _Begun:
+    """An image some of whose pictures have gone through a network. parts: by picture and branch, features."""
+
+    views: Views
+    parts: dict[int, dict[int, NDArray[np.floating]]] = field(default_factory=dict)
+
+    def scales(self) -> dict[int, Scales]:
+        """By branch, once all pictures are there."""
+        parts = [self.parts[number] for number in range(len(self.views.pictures))]
+        joined: Callable[..., Scales] = (lambda *own: (np.concatenate(own),)) if self.views.each else (lambda *own: own)
+        return {place: joined(*(part[place] for part in parts)) for place in parts[0]}
+
+
 class GlobalDescriber:
     """Describes images by one vector each, as a recipe's `[global]` stage says.
 
@@ -73,7 +89,7 @@ class GlobalDescriber:
         if weights is not None:
             check_sha256(file_sha256(weights), first.weights_sha256, str(weights))
         names = tuple(dict.fromkeys(branch.layer for branch in branches))
-        backbone = load_backbone(first.network, layers=names, weights=weights)
+        backbone = load_backbone(first.network, layers=names, weights=weights, revision=first.revision or None)
         if weights is None:
             check_sha256(backbone.weights_sha256, first.weights_sha256, f"the downloaded weights of {first.network}")
         reads = tuple((place, names.index(branch.layer)) for place, branch in zip(places, branches, strict=True))
@@ -90,7 +106,8 @@ class GlobalDescriber:
         for place, branch in enumerate(self.stage.branches):
             classifier = None
             if branch.pooling.kind == "cam-crow":
-                classifier = load_classifier(branch.network, folder / branch.weights if branch.weights else None)
+                weights = folder / branch.weights if branch.weights else None
+                classifier = load_classifier(branch.network, weights, branch.revision or None)
             heads.append(make_head(branch, layers[place], folder, classifier, branch.network))
         return tuple(heads)
 
@@ -168,23 +185,38 @@ class GlobalDescriber:
 
     def describe_views(self, images: Sequence[Prepared]) -> NDArray[np.float32]:
         """N×D float32 of N prepared images: an ℓ2-normalised vector each, or one for each branch of a late fusion."""
-        stage = self.stage
+        self._check_ready()
+        return self._descriptors(self.features(images))
+
+    def describe_each(self, images: Iterable[Prepared]) -> Iterator[NDArray[np.float32]]:
+        """(D,) float32 of each prepared image, in order, as ``describe_views``.
+
+        Images are taken ahead of the vectors given, so that the networks always have something to do.
+        """
+        self._check_ready()
+        for image in self._features(images):
+            yield self._descriptors([[scales] for scales in image])[0]
+
+    def _check_ready(self) -> None:
         if self.unlearned:
             raise self._unfitted("not learned yet what its pooling or embedding needs")
-        if stage.whiten == "none":
-            vectors = self._vectors(images)
-            self._check_lengths(vectors)
-        elif not self.whitenings:
+        if self.stage.whiten != "none" and not self.whitenings:
             raise self._unfitted("no whitening yet")
+
+    def _descriptors(self, features: list[list[Scales]]) -> NDArray[np.float32]:
+        """N×D of features by branch and image."""
+        stage = self.stage
+        if stage.whiten == "none":
+            vectors = self._vectors(features)
+            self._check_lengths(vectors)
         elif stage.whitens_each:
             # R-MAC's aggregation: whitened, ℓ2-normalised, summed, ℓ2-normalised (Tolias et al. 2016, §3.2).
-            features = self.features(images)
             vectors = [
                 np.stack([l2_normalise(np.asarray(w.transform(self._rows(image)).sum(axis=0))) for image in branch])
                 for w, branch in zip(self.whitenings, features, strict=True)
             ]
         else:
-            pairs = zip(self.whitenings, self._vectors(images), strict=True)
+            pairs = zip(self.whitenings, self._vectors(features), strict=True)
             vectors = [w.transform(x).astype(np.float64) for w, x in pairs]
         return np.concatenate(vectors, axis=1).astype(np.float32)
 
@@ -196,23 +228,23 @@ class GlobalDescriber:
 
     def raw(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """(C,) float64: the descriptor before whitening; in late fusion the branches' one after the other."""
-        vector: NDArray[np.float64] = np.concatenate(self._vectors([self.prepare(pixels)]), axis=1)[0]
+        vector: NDArray[np.float64] = np.concatenate(self._vectors(self.features([self.prepare(pixels)])), axis=1)[0]
         return vector
 
     def samples(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
         """For each whitening, n×C float64: what it is learned from."""
+        features = self.features(images)
         if self.stage.whitens_each:
-            return [np.concatenate([self._rows(image) for image in branch]) for branch in self.features(images)]
-        return self._vectors(images)
+            return [np.concatenate([self._rows(image) for image in branch]) for branch in features]
+        return self._vectors(features)
 
     def _rows(self, scales: Scales) -> NDArray[np.float64]:
         """R×C: what is whitened of the regions of all scales of an image."""
         rows = np.concatenate(scales)
         return rows.astype(np.float64) if self.stage.whiten == "layer" else l2_normalise(rows)
 
-    def _vectors(self, images: Sequence[Prepared]) -> list[NDArray[np.float64]]:
-        """For each whitening, N×C float64, ℓ2-normalised."""
-        features = self.features(images)
+    def _vectors(self, features: list[list[Scales]]) -> list[NDArray[np.float64]]:
+        """For each whitening, N×C float64, ℓ2-normalised, of features by branch and image."""
         if self.stage.fusion == "deep-index":
             rows, columns = (
                 [head.memberships(image) for image in of] for head, of in zip(self._heads, features, strict=True)
@@ -226,28 +258,55 @@ class GlobalDescriber:
             return [append_orthogonal(vectors[0], vectors[1], weights[1])]
         return [concatenate(vectors, weights)]
 
-    def features(self, images: Sequence[Prepared]) -> list[list[Scales]]:
+    def features(self, images: Iterable[Prepared]) -> list[list[Scales]]:
         """For each branch and image, its regions' vectors or a map's positions: R×C for each scale."""
         found: list[list[Scales]] = [[] for _ in self.stage.branches]
-        for number, network in enumerate(self._networks):
-            views = [image[number] for image in images]
-            pictures = [picture for view in views for picture in view.pictures]
-            schemes: tuple[object, ...] = network.feeding.proposals
-            boxes = [dict(zip(schemes, view.boxes, strict=True)) for view in views for _ in view.pictures]
-            pooled: list[list[NDArray[np.floating]]] = [[np.empty((0, 0))] * len(pictures) for _ in network.branches]
-            for picture, outputs in network.engine.each(pictures):
-                with _one_thread():
-                    for rows, (place, output) in zip(pooled, network.branches, strict=True):
-                        head = self._heads[place]
-                        proposed = boxes[picture].get(head.branch.scheme)
-                        rows[picture] = head.features(outputs[output], pictures[picture], proposed)
-            for rows, (place, _) in zip(pooled, network.branches, strict=True):
-                start = 0
-                for view in views:
-                    own = rows[start : start + len(view.pictures)]
-                    found[place].append((np.concatenate(own),) if view.each else tuple(own))
-                    start += len(own)
+        for image in self._features(images):
+            for branch, scales in zip(found, image, strict=True):
+                branch.append(scales)
         return found
+
+    def _features(self, images: Iterable[Prepared]) -> Iterator[list[Scales]]:
+        """``features`` image by image, in order: for each branch."""
+        copies = tee(images, len(self._networks))
+        streams = [
+            self._read_by(network, (image[number] for image in copy))
+            for number, (network, copy) in enumerate(zip(self._networks, copies, strict=True))
+        ]
+        for parts in zip(*streams, strict=True):
+            by_branch = {place: scales for part in parts for place, scales in part.items()}
+            yield [by_branch[place] for place in range(len(by_branch))]
+
+    def _read_by(self, network: _Network, images: Iterable[Views]) -> Iterator[dict[int, Scales]]:
+        """Of each image, in order, the features of the branches that read a network, by their places."""
+        begun: deque[_Begun] = deque()
+        places, of = count(), {}  # of pictures of all images; → image, and which of its own
+
+        def pictures() -> Iterator[NDArray[np.uint8]]:
+            for views in images:
+                begun.append(_Begun(views))
+                for number, picture in enumerate(views.pictures):
+                    of[next(places)] = begun[-1], number
+                    yield picture
+
+        for place, outputs in network.engine.each(pictures()):
+            image, number = of.pop(place)
+            image.parts[number] = self._pooled(network, outputs, image.views, number)
+            while begun and len(begun[0].parts) == len(begun[0].views.pictures):
+                yield begun.popleft().scales()
+
+    def _pooled(
+        self, network: _Network, outputs: tuple[Tensor, ...], views: Views, number: int
+    ) -> dict[int, NDArray[np.floating]]:
+        """By branch, the features of one picture of an image."""
+        boxes: dict[object, NDArray[np.float32]] = dict(zip(network.feeding.proposals, views.boxes, strict=True))
+        with _one_thread():
+            return {
+                place: self._heads[place].features(
+                    outputs[output], views.pictures[number], boxes.get(self._heads[place].branch.scheme)
+                )
+                for place, output in network.branches
+            }
 
     def outputs(self, image: Prepared) -> list[list[tuple[NDArray[np.uint8], Tensor]]]:
         """For each branch, the pictures of one image that its network sees, each with its layer's output.

@@ -24,7 +24,7 @@ from resight.images.sources import find_sources
 from resight.projection.moments import gather
 from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
-from resight.recipes.network_stages import GlobalStage
+from resight.recipes.network_stages import WEIGHTS, GlobalStage
 from resight.recipes.recipe import Recipe
 
 if TYPE_CHECKING:  # it imports torch
@@ -226,7 +226,7 @@ def _channels(network: str, layer: str) -> int:
 
 def _plain(stage: GlobalStage) -> dict[str, Any]:
     """The network, layer, sides and scales of a stage's first branch, without all that comes after."""
-    kept = {"network", "layer", "max_side", "scales", "weights", "weights_sha256"}
+    kept = {"network", "layer", "max_side", "scales", *WEIGHTS}
     return stage.branches[0].model_dump(include=kept)
 
 

@@ -122,14 +122,14 @@ def load_backbone(
     return Backbone(network.to(device), sketch, taps, sha256, eps)
 
 
-def load_classifier(name: str, weights: str | Path | None) -> tuple[Tensor, Tensor]:
+def load_classifier(name: str, weights: str | Path | None, revision: str | None = None) -> tuple[Tensor, Tensor]:
     """The linear classifier of a network's weights: N×C weights and (N,) biases, float32.
 
-    weights: as in ``load_backbone``. Raises RecipeError where the weights have none that is linear.
+    weights, revision: as in ``load_backbone``. Raises RecipeError where the weights have none that is linear.
     """
     config: Any = create_network(name.partition(".")[0]).pretrained_cfg
     layer = config.get("classifier")
-    state = _download_state(name) if weights is None else load_state(weights)
+    state = _download_state(name, revision) if weights is None else load_state(weights)
     if not isinstance(layer, str) or f"{layer}.weight" not in state:
         raise RecipeError(
             f"{weights or name}: holds no classifier of {name}, which class activation maps need: give weights of "
@@ -140,11 +140,13 @@ def load_classifier(name: str, weights: str | Path | None) -> tuple[Tensor, Tens
     return matrix, torch.zeros(len(matrix)) if bias is None else bias.float()
 
 
-def _download_state(name: str) -> dict[str, Tensor]:
+def _download_state(name: str, revision: str | None) -> dict[str, Tensor]:
     if name in classics():
         config: Any = create_network(name).pretrained_cfg
         return torch.hub.load_state_dict_from_url(config["url"], progress=False, check_hash=True, weights_only=True)
-    return dict(import_timm().create_model(name, pretrained=True).state_dict())
+    timm = import_timm()
+    pinned = _pinned(timm, name, revision)
+    return dict(timm.create_model(name, pretrained=True, pretrained_cfg_overlay=pinned).state_dict())
 
 
 def _load(network: nn.Module, state: dict[str, Tensor], origin: str | Path, taps: Sequence[Tap]) -> None:
@@ -170,7 +172,7 @@ def _download(sketch: Sketch, taps: Sequence[Tap], revision: str | None) -> nn.M
         if sketch.name in classics():
             return _download_classic(sketch, taps, revision)
         timm = import_timm()
-        pinned = None if revision is None else {"hf_hub_id": f"{_hub_id(timm, sketch.name)}@{revision}"}
+        pinned = _pinned(timm, sketch.name, revision)
         network: nn.Module = timm.create_model(
             sketch.name, pretrained=True, num_classes=0, pretrained_cfg_overlay=pinned, **sketch.options
         )
@@ -200,11 +202,14 @@ def _download_classic(sketch: Sketch, taps: Sequence[Tap], revision: str | None)
     return network
 
 
-def _hub_id(timm: Any, name: str) -> str:
-    hub_id: str | None = timm.get_pretrained_cfg(name).hf_hub_id
+def _pinned(timm: Any, name: str, revision: str | None) -> dict[str, str] | None:
+    """What tells timm to download a revision of a network's weights."""
+    if revision is None:
+        return None
+    hub_id = timm.get_pretrained_cfg(name).hf_hub_id
     if not hub_id:
         raise RecipeError(f"the weights of {name} do not come from the Hugging Face hub: leave revision out")
-    return hub_id
+    return {"hf_hub_id": f"{hub_id}@{revision}"}
 
 
 def _state_sha256(state: Iterable[tuple[str, Tensor]]) -> str:

@@ -10,8 +10,9 @@ import sys
 import tempfile
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, get_args
 
@@ -24,7 +25,10 @@ from resight.errors import RecipeError
 from resight.networks.backbone import Backbone
 
 EngineName = Literal["auto", "torch", "openvino"]
+WINDOW = 32
+"""Pictures, at most, that an engine holds at a time."""
 _BATCH_PIXELS = 1 << 20  # of pictures that PyTorch computes at a time: bounds memory
+_REQUESTS = 4  # of OpenVINO for each thread, so that it goes on while the caller is busy with outputs
 TOLERANCE = 1e-3
 """Of an engine's outputs against PyTorch's on the same device in float32, relative to the largest output."""
 
@@ -42,8 +46,11 @@ class Engine(Protocol):
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         """The outputs of the backbone's layers, float32 on the CPU, for B×H×W×3 RGB pictures."""
 
-    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """Place and outputs, 1×…, of each H×W×3 RGB picture, whatever their sizes, in any order."""
+    def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """Place and outputs, 1×…, of each H×W×3 RGB picture, whatever their sizes, in any order.
+
+        Takes at most ``WINDOW`` pictures ahead of those whose outputs it has given.
+        """
 
 
 class FromBytes(nn.Module):
@@ -96,14 +103,15 @@ class TorchEngine:
             outputs = self._backbone(images)
         return tuple(output.float().cpu() for output in outputs)
 
-    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        for (height, width), places in _by_size(pictures).items():
-            many = max(1, _BATCH_PIXELS // (height * width))
-            for start in range(0, len(places), many):
-                part = places[start : start + many]
-                outputs = self(np.stack([pictures[place] for place in part]))
-                for row, place in enumerate(part):
-                    yield place, tuple(output[row : row + 1] for output in outputs)
+    def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        for first, window in _windows(pictures):
+            for (height, width), places in _by_size(window).items():
+                many = max(1, _BATCH_PIXELS // (height * width))
+                for start in range(0, len(places), many):
+                    part = places[start : start + many]
+                    outputs = self(np.stack([window[place] for place in part]))
+                    for row, place in enumerate(part):
+                        yield first + place, tuple(output[row : row + 1] for output in outputs)
 
 
 class OpenVinoEngine:
@@ -128,11 +136,14 @@ class OpenVinoEngine:
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         return self._runner((pictures.shape[1], pictures.shape[2]))(pictures)
 
-    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        sizes = {(0, 0): list(range(len(pictures)))} if self._any_size else _by_size(pictures)
-        for size, places in sizes.items():
-            for row, outputs in self._runner(size).each([pictures[place] for place in places]):
-                yield places[row], outputs
+    def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        if self._any_size:
+            yield from self._runner((0, 0)).each(pictures)
+            return
+        for first, window in _windows(pictures):
+            for size, places in _by_size(window).items():
+                for row, outputs in self._runner(size).each([window[place] for place in places]):
+                    yield first + places[row], outputs
 
     def _runner(self, size: tuple[int, int]) -> "Runner":
         key = None if self._any_size else size
@@ -220,22 +231,23 @@ class Runner:
         outputs = zip(*(found[place] for place in range(len(pictures))), strict=True)
         return tuple(torch.cat(rows) for rows in outputs)
 
-    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """As ``Engine``'s. The next are computed while the caller is busy with one."""
-        if not len(pictures):
+        coming = iter(pictures)
+        first = list(islice(coming, 2))
+        if not first:
             return
-        several = len(pictures) > 1
-        model = self._ready(several)
+        model = self._ready(several=len(first) > 1)
         # No callbacks: OpenVINO's threads would want the GIL while who destroys the model holds it and awaits them.
-        idle = [model.create_infer_request() for _ in range(min(len(pictures), 2 * torch.get_num_threads()))]
+        most, idle = min(WINDOW, _REQUESTS * torch.get_num_threads()), []
         running: deque[tuple[int, Any]] = deque()
         try:
-            for place, picture in enumerate(pictures):
-                if not idle:
+            for place, picture in enumerate(chain(first, coming)):
+                if len(running) == most:
                     done, request = running.popleft()
                     yield done, _outputs(request)
                     idle.append(request)
-                request = idle.pop()
+                request = idle.pop() if idle else model.create_infer_request()
                 request.start_async({0: picture[None]})
                 running.append((place, request))
             while running:
@@ -269,6 +281,14 @@ def compile_model(core: Any, model: Any, streams: int) -> Any:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
     }
     return core.compile_model(model, "CPU", settings)
+
+
+def _windows(pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, list[NDArray[np.uint8]]]]:
+    """Pictures that follow each other, and the place of the first of them."""
+    coming, first = iter(pictures), 0
+    while window := list(islice(coming, WINDOW)):
+        yield first, window
+        first += len(window)
 
 
 def _by_size(pictures: Sequence[NDArray[np.uint8]]) -> dict[tuple[int, int], list[int]]:

@@ -12,7 +12,7 @@ import importlib.util
 import io
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -114,7 +114,7 @@ class QuantisedEngine:
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         return self._runner(pictures)
 
-    def each(self, pictures: Sequence[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         return self._runner.each(pictures)
 
 

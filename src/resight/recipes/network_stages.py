@@ -13,6 +13,8 @@ from resight.recipes.stage import Stage
 # Keys whose values are paths of files.
 LEARNED = ("whitening", "learned", "reduction", "quantised")
 FILES = ("weights", *LEARNED, "model")
+# Keys that say which weights a network has.
+WEIGHTS = ("weights", "revision", "weights_sha256")
 
 
 class Whole(Stage):
@@ -99,6 +101,7 @@ class Branch(Stage):
     weight: of this branch in the fusion.
     dimensions: after whitening.
     weights: path of a local weights file, relative to the recipe's folder, or "" for the library's own download.
+    revision: commit or tag of the downloaded weights' repository on the Hugging Face hub; "" for its newest.
     whitening: path of a PCA-whitening artefact made by `resight fit`, relative to the recipe's folder; "" = unfitted.
     learned, reduction: likewise of what pooling or embedding learn, and of the PCA before an embedding.
     quantised: likewise of the network in 8 bits, which `resight fit --int8` makes; then that is what runs.
@@ -116,6 +119,7 @@ class Branch(Stage):
     weight: float = Field(default=1.0, gt=0)
     dimensions: int = Field(default=512, ge=2)
     weights: str = ""
+    revision: str = ""
     weights_sha256: str = ""
     whitening: str = ""
     learned: str = ""
@@ -137,11 +141,11 @@ class Branch(Stage):
     def feeding(self) -> tuple[str, ...]:
         """What decides which pictures go through which network: branches that agree in it share the passes."""
         cut = self.scheme.model_dump_json(exclude={"aggregate"}) if self.crops else ""
-        return self.network, self.weights, self.quantised, str(self.max_side), str(self.scales), cut
+        return self.network, self.weights, self.revision, self.quantised, str(self.max_side), str(self.scales), cut
 
     def dump_parameters(self) -> str:
         """All that decides what the branch computes from its network, as JSON; without places of files."""
-        outside = {"network", "weight", "dimensions", "weights_sha256", *FILES}
+        outside = {"network", "weight", "dimensions", "revision", "weights_sha256", *FILES}
         if self.attention is None:
             outside.add("attention")  # what was fitted before there was any still fits
         moving = {"scheme": {"model"}, "attention": {"weights", "weights_sha256"}}
@@ -151,6 +155,12 @@ class Branch(Stage):
     def _keypoints_have_one_scale(self) -> Self:
         if self.crops and len(self.scales) > 1:
             raise ValueError("regions of pixels are fed at one scale: give scales = [1.0]")
+        return self
+
+    @model_validator(mode="after")
+    def _weights_come_from_one_place(self) -> Self:
+        if self.weights and self.revision:
+            raise ValueError("weights are a file, a revision is of downloaded ones: give one of them")
         return self
 
     @model_validator(mode="after")
@@ -199,7 +209,8 @@ class GlobalStage(Branch):
         """All branches, the first first."""
         own = self.model_dump(include=set(Branch.model_fields))
         fresh = {**dict.fromkeys(LEARNED, ""), "weight": 1.0, "attention": None}
-        changed = ({"weights": "", "weights_sha256": ""} if "network" in other else {} for other in self.also)
+        none = dict.fromkeys(WEIGHTS, "")
+        changed = (none if {"network", "weights", "revision"} & other.keys() else {} for other in self.also)
         return tuple(
             Branch.model_validate(table)
             for table in (own, *({**own, **fresh, **c, **other} for c, other in zip(changed, self.also, strict=True)))
@@ -250,6 +261,6 @@ def _check_pair(fusion: str, branches: tuple[Branch, ...]) -> None:
     if fusion == "deep-index":
         if not all(isinstance(branch.embedding, BowStage) for branch in branches):
             raise ValueError('fusion deep-index counts pairs of visual words: give both embedding = { kind = "bow" }')
-        fed = [(*branch.feeding[3:], branch.scheme, branch.embedding and branch.embedding.mask) for branch in branches]
+        fed = [(*branch.feeding[4:], branch.scheme, branch.embedding and branch.embedding.mask) for branch in branches]
         if fed[0] != fed[1]:
             raise ValueError("fusion deep-index pairs the words of the same regions: give both the same scheme")

@@ -2,9 +2,10 @@
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from resight.describe.describer import Describer
 from resight.describe.description import Description
+from resight.describe.views import Views
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import CollectionError
 from resight.images.sources import Source, covers, find_sources
@@ -23,7 +25,7 @@ _BATCH_IMAGES, _BATCH_SECONDS = 64, 10.0  # what a crash can cost
 _SAMPLE = 1_048_576  # descriptors a codebook is learned from: 16 for each of 65,536 words
 _SECONDS_A_FILE = 120.0
 _PLACE = 0, 0  # the stamp of a failure that is no file's but a folder's or archive's
-_NETWORK_IMAGES = 16  # that go through a network together
+_AHEAD = 32  # images that are read before the network wants them
 _GROWTH = 4  # a collection that grew this many times deserves a new codebook
 
 
@@ -160,7 +162,6 @@ class _Run:
         self.store, self.describer, self.known, self.gone = store, describer, known, gone
         self.added = self.changed = self.moved = self.unchanged = self.failed = 0
         self._new: list[New] = []
-        self._waiting: list[Outcome] = []  # for the network
         self._failures: list[tuple[str, str, int, int]] = []
         self._codebook = store.learned(store.generation)[0] if store.generation else None
         self._by_content: dict[str, list[str]] = {}
@@ -180,11 +181,12 @@ class _Run:
         with (
             closing(self._outcomes(todo, contents, workers, timeout)) as first,
             closing(self._again(first, workers, timeout)) as outcomes,
+            closing(self._described(outcomes)) as described,
         ):
             try:
-                for done, outcome in enumerate(outcomes, 1):
-                    self._take(outcome)
-                    waiting = len(self._new) + len(self._waiting) + len(self._failures)
+                for done, (outcome, vector) in enumerate(described, 1):
+                    self._take(outcome, vector)
+                    waiting = len(self._new) + len(self._failures)
                     if waiting >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
                         self._commit()
                         last = time.monotonic()
@@ -204,8 +206,8 @@ class _Run:
             workers=workers,
             timeout=timeout,
             feedings=() if network is None else network.feedings,
-            # The workers read the next batch while the network computes one.
-            ahead=0 if network is None else 2 * _NETWORK_IMAGES,
+            # So that the network has something to do while some files take longer to read.
+            ahead=0 if network is None else _AHEAD,
         )
 
     def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Generator[Outcome]:
@@ -242,27 +244,37 @@ class _Run:
             )
         return True
 
-    def _take(self, outcome: Outcome) -> None:
+    def _described(self, outcomes: Iterator[Outcome]) -> Generator[tuple[Outcome, NDArray[np.float32] | None]]:
+        """Outcomes in their order, each with its vector if it has one."""
+        network = self.describer.network
+        if network is None:
+            for outcome in outcomes:
+                yield outcome, None
+            return
+        waiting: deque[tuple[Outcome, bool]] = deque()  # and whether it gets a vector
+
+        def views() -> Iterator[tuple[Views, ...]]:
+            for outcome in outcomes:
+                waiting.append((replace(outcome, views=None), outcome.views is not None))
+                if outcome.views is not None:
+                    yield outcome.views
+
+        for vector in network.describe_each(views()):
+            while not waiting[0][1]:
+                yield waiting.popleft()[0], None
+            yield waiting.popleft()[0], vector
+        for outcome, _ in waiting:
+            yield outcome, None
+
+    def _take(self, outcome: Outcome, vector: NDArray[np.float32] | None) -> None:
         source = outcome.source
         if outcome.reason is not None:
             self._failures.append((source.origin, outcome.reason, *_stamp(source)))
         elif outcome.size is not None:
-            self._waiting.append(outcome)
-            if len(self._waiting) >= _NETWORK_IMAGES:
-                self._describe_waiting()
-
-    def _describe_waiting(self) -> None:
-        network, vectors = self.describer.network, None
-        if network is not None and self._waiting:
-            vectors = network.describe_views([outcome.views or () for outcome in self._waiting])
-        for place, outcome in enumerate(self._waiting):
-            vector = None if vectors is None else vectors[place]
-            description = Description(outcome.size or (0, 0), vector, outcome.local)
-            self._new.append(New(outcome.source.origin, outcome.digest, *_stamp(outcome.source), description))
-        self._waiting = []
+            description = Description(outcome.size, vector, outcome.local)
+            self._new.append(New(source.origin, outcome.digest, *_stamp(source), description))
 
     def _commit(self) -> None:
-        self._describe_waiting()
         new, failures = self._new, self._failures
         if new or failures:
             self.store.add(new, failures, self._codebook)
