@@ -1,6 +1,7 @@
 """A recipe made runnable: an image in, a Description out (survey Fig. 2)."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,17 +77,31 @@ class Describer:
         has the scale the whole image would have had (PROTOCOLS.md), or finer where `min_crop_side` says so.
         Raises ImageError for an unreadable image and QueryError for a box that is empty or leaves it.
         """
-        stage = self.recipe.image
         if box is None:
-            image = read_image(value, max_side=stage.max_side)
+            image = read_image(value, max_side=self.recipe.image.max_side)
             return image, (0.0, 0.0), image.size
         original = read_image(value)
+        return *self._part(original, box), original.size
+
+    def _part(self, original: Image, box: Box) -> tuple[Image, tuple[float, float]]:
+        stage = self.recipe.image
         x1, y1, x2, y2 = check_box(box, original.size, original.origin)
         scale = min(1.0, stage.max_side / max(original.size))
         longest = max(x2 - x1, y2 - y1)
         wanted = round(min(longest, max(longest * scale, min(stage.min_crop_side, stage.max_side))))
         part, corner = crop(original, box)
-        return read_image(part, max_side=max(1, wanted)), corner, original.size
+        return read_image(part, max_side=max(1, wanted)), corner
+
+    def describe_regions(self, value: str | Path, boxes: Sequence[Box]) -> "NDArray[np.float32]":
+        """The global descriptor of each box of an image, as ``describe`` makes it, R×D, with the image read once.
+
+        Raises as ``describe``, and ValueError where the recipe has no network.
+        """
+        if self.network is None:
+            raise ValueError("the recipe has no global descriptor")
+        original = read_image(value)
+        parts = [self._part(original, box)[0].pixels for box in boxes]
+        return np.stack([self.network.describe(pixels) for pixels in parts])
 
     def describe(
         self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None = None

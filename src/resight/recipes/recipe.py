@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from resight.errors import RecipeError
 from resight.recipes.local_stages import LOCAL_FILES, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
-from resight.recipes.rerank_stages import RERANK_FILES, RerankStage
+from resight.recipes.rerank_stages import RERANK_FILES, PatchStage, RegionalDiffusionStage, RerankStage
 from resight.recipes.stage import Stage
 
 
@@ -178,6 +178,11 @@ class Recipe(Stage):
     def by_words(self) -> AsmkStage | BowStage | HammingStage | None:
         """The table of the filter over visual words, or None."""
         return self.asmk or self.bow or self.hamming
+
+    @property
+    def region_levels(self) -> tuple[int, ...]:
+        """Of the grids whose squares the tables of `rerank` compare."""
+        return tuple(sorted({s.levels for s in self.rerank if isinstance(s, PatchStage | RegionalDiffusionStage)}))
 
     @property
     def postings(self) -> str:

@@ -10,6 +10,7 @@ from resight.recipes.stage import Stage
 RERANK_FILES = ("model",)
 
 Depth = Annotated[int | None, Field(ge=1)]
+Levels = Annotated[int, Field(ge=1, le=5)]
 Neighbours = Annotated[int, Field(ge=1)]
 
 
@@ -141,9 +142,10 @@ class TransformerStage(ModelStage):
 
 
 class RegionalDiffusionStage(Stage):
-    """Diffusion over the images' regions (Iscen et al. 2017, §4.2)."""
+    """Diffusion over the images' regions (Iscen et al. 2017, §4.2). levels: as of ``PatchStage``."""
 
     method: Literal["regional-diffusion"]
+    levels: Levels = 2
     depth: Depth = None
     pooling: Literal["max", "sum", "gmp"] = "gmp"
     k: Neighbours = 200
@@ -155,10 +157,12 @@ class RegionalDiffusionStage(Stage):
 class PatchStage(Stage):
     """Patch-wise search (Razavian et al. 2014): an image is as similar as its most similar region, whose box it gets.
 
-    weight: of that region against the whole image.
+    levels: of R-MAC's grid, whose squares a collection describes beside the whole image; a file of vectors brings
+        regions of its own. weight: of the region against the whole image.
     """
 
     method: Literal["patches"]
+    levels: Levels = 2
     depth: Depth = 100
     weight: float = Field(default=1.0, ge=0, le=1)
 

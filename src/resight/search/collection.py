@@ -24,6 +24,7 @@ from resight.images.image import Image
 from resight.recipes.recipe import Recipe, load_recipe
 from resight.search.examples import DescribedExample, Example, check_wanted
 from resight.search.ranking import Ranking
+from resight.search.regions import describe_regions
 from resight.search.searcher import Searcher, Timing
 from resight.store import indexing
 from resight.store.catalogue import FILE, Entry, Failure
@@ -232,8 +233,12 @@ class Collection:
     def _make_ready(self, progress: Callable[[Progress], None] | None) -> None:
         """Build what [[rerank]] needs for the images there are now, so that no search waits for it."""
         if self.recipe.rerank and not self._store.pending():
-            self._searcher = Searcher(self._store, progress=progress or (lambda _: None))
-            self._searcher.reranking  # noqa: B018 - made when first read
+            report = progress or (lambda _: None)
+            searcher = Searcher(self._store, progress=report)
+            for levels in self.recipe.region_levels:
+                describe_regions(self._store, self._describer, searcher, levels, report)
+            searcher.reranking  # noqa: B018 - made when first read
+            self._searcher = searcher
 
     def _open_searcher(self) -> Searcher:
         if self._searcher is None:

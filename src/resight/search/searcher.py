@@ -28,10 +28,12 @@ from resight.search.filters import WordWeights, cosine_similarity, stored_vector
 from resight.search.local_expansion import OWN, ExpandedQuery, brought_back, confirmed, with_more_inliers
 from resight.search.ranking import Evidence, Ranking
 from resight.search.rerank.cache import Cache
+from resight.search.rerank.patches import Regions
 from resight.search.rerank.reranker import Database
 from resight.search.rerank.stages import Asked, Prepared, Source, prepare
 from resight.search.verify import calibrated_ranking, check
 from resight.store.indexing import Progress
+from resight.store.region_log import RegionLog
 from resight.store.store import Store, read_features
 from resight.store.word_filters import word_filter
 
@@ -205,11 +207,16 @@ class Searcher:
         source = Source(
             self._database,
             Cache(self._folder / "rerank"),
+            regions=self._regions,
             descriptions=None if self.recipe.local is None else _Stored(self),
             max_side=self.recipe.image.max_side,
             progress=self._progress,
         )
         return prepare(self.recipe.rerank, source)
+
+    def _regions(self, levels: int) -> Regions:
+        log = RegionLog(self._folder, levels, self._database.dimension)
+        return Regions(*log.rows(self._database.ids))
 
     @cached_property
     def _database(self) -> Database:

@@ -43,14 +43,15 @@ _MANIFOLD = 10_000  # images that IME compares all with all in memory: four matr
 class Source:
     """What stages may draw on.
 
-    database: one row an image. cache: for what they build. regions: of all its images, where there are any.
+    database: one row an image. cache: for what they build. regions: of all its images, of a grid with so many levels,
+        where there are any.
     descriptions: by image id, with local features, where there are any. max_side: in pixels, of the pictures that these
         are of. progress: told what is built.
     """
 
     database: Database
     cache: Cache
-    regions: Regions | None = None
+    regions: Callable[[int], Regions] | None = None
     descriptions: Mapping[int, Description] | None = None
     max_side: int = 1024
     progress: Callable[[Progress], None] = lambda state: None
@@ -204,7 +205,7 @@ def _transformer(stage: TransformerStage, source: Source) -> tuple[Step, Databas
 
 
 def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[Step, Database]:
-    regions = _regions(stage.method, source)
+    regions = _regions(stage, source)
     method = RegionalDiffusion(
         stage.depth, stage.pooling, Diffusion(k=stage.k, sources=stage.sources, gamma=stage.gamma, alpha=stage.alpha)
     )
@@ -213,7 +214,7 @@ def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[
 
 
 def _patches(stage: PatchStage, source: Source) -> tuple[Step, Database]:
-    method = PatchReranker(_regions(stage.method, source), stage.depth, stage.weight)
+    method = PatchReranker(_regions(stage, source), stage.depth, stage.weight)
     return _bound(method, source.database), source.database
 
 
@@ -228,13 +229,13 @@ _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
 }
 
 
-def _regions(method: str, source: Source) -> Regions:
+def _regions(stage: RegionalDiffusionStage | PatchStage, source: Source) -> Regions:
     if source.regions is None:
         raise RecipeError(
-            f"[[rerank]] {method} compares regions of images, and there are none: give the recipe the table [regions], "
-            "or a file of vectors an array boxes and several rows an image"
+            f"{stage.method} compares regions of images, of which this file has none: give it several rows an image, "
+            "and their boxes (x1, y1, x2, y2) as an array boxes"
         )
-    return source.regions
+    return source.regions(stage.levels)
 
 
 def _parameters(stage: RerankStage) -> str:

@@ -114,7 +114,8 @@ def rerank_vectors(
     """
     with tempfile.TemporaryDirectory(prefix="resight-") as temporary:
         cache = Cache(keep or Path(temporary))
-        prepared = prepare(stages, Source(database, cache, regions, progress=progress))
+        known = None if regions is None else lambda levels: regions
+        prepared = prepare(stages, Source(database, cache, known, progress=progress))
         return [_ranked(np.atleast_2d(query), database, prepared.rerank).top(top or len(database)) for query in queries]
 
 
