@@ -27,6 +27,7 @@ from resight.embedding.fisher import Fisher
 from resight.embedding.sparse_index import SparseIndex
 from resight.embedding.vlad import Vlad
 
+PARTS = ("encoding", "training", "search")
 _BLOCK = 100_000  # descriptors drawn at a time
 _ROUNDS = 3  # in which two encodings take turns
 
@@ -212,9 +213,10 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, value
 
 
-def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], Training, list[Search]]:
-    """Measure the three and print their tables."""
+def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], list[Training], list[Search]]:
+    """Measure the three, or those asked for, and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="only so much (default: all)")
     parser.add_argument("--images", type=int, default=50, help="sets to encode (default: 50)")
     parser.add_argument("--features", type=int, nargs="+", default=[50, 500, 2000], help="a set (default: 50 500 2000)")
     parser.add_argument("--dimension", type=int, nargs="+", default=[64, 128], help="of a feature (default: 64 128)")
@@ -231,16 +233,19 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], Traini
     parser.add_argument("--work", type=Path, help="folder for temporary files (default: the system's)")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
-    encoded = [
-        result
+    encoded: list[Encoding] = []
+    trained: list[Training] = []
+    found: list[Search] = []
+    if "encoding" in options.part:
         for drawn, dimension, words, features in product(
             ("noise", "heaps"), options.dimension, options.components, options.features
-        )
-        for result in encoding(drawn, options.images, features, dimension, words, options.seed)
-    ]
+        ):
+            encoded += encoding(drawn, options.images, features, dimension, words, options.seed)
     with TemporaryDirectory(dir=options.work) as folder:
-        trained = training(options.descriptors, options.words, options.seed, Path(folder))
-        found = search(options.rows, options.vocabulary, options.held, options.queries, options.seed, Path(folder))
+        if "training" in options.part:
+            trained.append(training(options.descriptors, options.words, options.seed, Path(folder)))
+        if "search" in options.part:
+            found += search(options.rows, options.vocabulary, options.held, options.queries, options.seed, Path(folder))
     protocol = (
         f"{options.images} sets of features of normal noise or of heaps of it, medians of {_ROUNDS} rounds in turns; "
         f"128-d uint8 descriptors of 50,000 heaps; bags of {options.held} of {options.vocabulary:,} words, 100 best "
@@ -250,13 +255,13 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], Traini
     write_json(
         options.out,
         protocol,
-        {"encoding": [asdict(e) for e in encoded], "training": asdict(trained), "search": [asdict(s) for s in found]},
+        dict(zip(PARTS, ([asdict(each) for each in part] for part in (encoded, trained, found)), strict=True)),
     )
     return encoded, trained, found
 
 
-def render(encoded: Sequence[Encoding], trained: Training, found: Sequence[Search]) -> str:
-    """Three Markdown tables."""
+def render(encoded: Sequence[Encoding], trained: Sequence[Training], found: Sequence[Search]) -> str:
+    """A Markdown table of each part that was measured."""
     encodings = table(
         ("encoding", "drawn", "D", "K", "features", "at once, ms", "one by one, ms", "other, ms", "÷ at once",
          "÷ one by one", "apart"),
@@ -266,16 +271,19 @@ def render(encoded: Sequence[Encoding], trained: Training, found: Sequence[Searc
             for e in encoded
         ],
     )  # fmt: skip
-    t = trained
     trainings = table(
         ("descriptors", "words", "training, s", "private memory, MiB", "assigned a second", "nearest word found"),
-        [(t.descriptors, t.words, f"{t.seconds:.0f}", f"{t.private / 2**20:.0f}", f"{t.rate:,.0f}", f"{t.found:.1%}")],
+        [
+            (t.descriptors, t.words, f"{t.seconds:.0f}", f"{t.private / 2**20:.0f}", f"{t.rate:,.0f}", f"{t.found:.1%}")
+            for t in trained
+        ],
     )
     searches = table(
         ("words", "rows", "query, ms", "95th percentile, ms", "product of all rows, ms", "opening, ms"),
         [(s.words, s.rows, *(f"{ms:.1f}" for ms in (s.p50, s.p95, s.product, s.opening))) for s in found],
     )
-    return "\n\n".join((encodings, trainings, searches))
+    made = ((encoded, encodings), (trained, trainings), (found, searches))
+    return "\n\n".join(text for measured, text in made if measured)
 
 
 if __name__ == "__main__":

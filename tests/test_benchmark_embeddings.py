@@ -19,6 +19,8 @@ def test_it_runs_and_agrees_with_scikit_image_the_loop_and_scipy(monkeypatch, tm
     encoded, trained, found = embeddings.main([*small.split(), "--work", str(tmp_path), "--out", str(out)])
     assert [e.name for e in encoded] == ["VLAD; NumPy loop", "Fisher; scikit-image"]
     assert all(e.apart < 1e-4 for e in encoded)
-    assert trained.found > 0.8 and trained.seconds > 0 and len(found) == 2
+    assert trained[0].found > 0.8 and trained[0].seconds > 0 and len(found) == 2
     assert "| uniform | 50 |" in capsys.readouterr().out
-    assert json.loads(out.read_text())["results"]["training"]["words"] == 256
+    assert json.loads(out.read_text())["results"]["training"][0]["words"] == 256
+    encoded, trained, found = embeddings.main([*small.split(), "--part", "search"])
+    assert not encoded and not trained and len(found) == 2

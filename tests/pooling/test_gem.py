@@ -1,6 +1,8 @@
 """GeM against a naive loop and its two limits."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
@@ -31,6 +33,21 @@ def test_limits(maps):
     positive = maps.abs() + 0.1
     torch.testing.assert_close(gem(positive, 1.0), positive.mean(dim=(2, 3)))
     torch.testing.assert_close(gem(positive, 1e4), positive.amax(dim=(2, 3)), rtol=1e-3, atol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(p=st.floats(0.5, 20), scale=st.floats(1e-3, 1e3), order=st.permutations(range(20)), seed=st.integers(0, 10**6))
+def test_order_and_scale(p, scale, order, seed):
+    """Positions have no order, and gem(s·x) = s·gem(x) above eps."""
+    x = torch.rand(1, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) + 0.1
+    shuffled = x.flatten(2)[:, :, list(order)].reshape(x.shape)
+    torch.testing.assert_close(gem(shuffled * scale, p), gem(x, p) * scale)
+
+
+def test_it_grows_with_p_from_the_mean_to_the_maximum(maps):
+    x = maps.abs() + 0.1
+    steps = torch.stack([x.mean(dim=(2, 3)), *(gem(x, p) for p in (1.0, 2.0, 5.0, 30.0)), x.amax(dim=(2, 3))])
+    assert (steps.diff(dim=0) >= -1e-12).all()
 
 
 def test_dead_and_huge_channels_stay_finite_in_float32():

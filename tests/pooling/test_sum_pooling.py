@@ -7,10 +7,12 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
+from resight.pooling.average import average  # noqa: E402
 from resight.pooling.cam import cam_crow  # noqa: E402
 from resight.pooling.crow import crow  # noqa: E402
 from resight.pooling.gram import gram  # noqa: E402
 from resight.pooling.heat_diffusion import heat_diffusion  # noqa: E402
+from resight.pooling.mac import mac  # noqa: E402
 from resight.pooling.rmac import r_mac  # noqa: E402
 from resight.pooling.sba import pwa  # noqa: E402
 from resight.pooling.spoc import spoc  # noqa: E402
@@ -20,6 +22,8 @@ CHANNELS = 5
 CLASSIFIER = torch.randn(4, CHANNELS, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 SCALE_FREE = {
     "sum": sum_pooling,
+    "average": average,
+    "mac": mac,
     "spoc": spoc,
     "crow": crow,
     "cam": lambda x: cam_crow(x, CLASSIFIER.to(x), torch.tensor([0, 2])),

@@ -12,7 +12,10 @@ from resight.pooling.crn import ContextualReweighting, reweight  # noqa: E402
 from resight.pooling.delf_attention import DelfAttention, attention_pool  # noqa: E402
 from resight.pooling.gem import GeM  # noqa: E402
 from resight.pooling.multiscale_attention import RegionalAttention  # noqa: E402
+from resight.pooling.rmac import RMac  # noqa: E402
+from resight.pooling.saliency import SaliencyGeM, feature_saliency  # noqa: E402
 from resight.pooling.second_order import SecondOrderAttention  # noqa: E402
+from resight.pooling.tokens import TokenPooling  # noqa: E402
 
 CLASSES, CHANNELS, SIDE, OBJECT = 16, 12, 8, 3
 

@@ -15,7 +15,7 @@ from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
 from resight.pooling.average import average
-from resight.pooling.cam import cam_crow_regions, top_classes
+from resight.pooling.cam import cam_crow_regions, classes_online
 from resight.pooling.crow import crow
 from resight.pooling.gem import gem
 from resight.pooling.gram import gram
@@ -142,7 +142,7 @@ def _class_regions(pooling: CamCrow, weights: Tensor, biases: Tensor) -> Pool:
     fixed = torch.tensor(pooling.classes, dtype=torch.int64)
 
     def pool(x: Tensor) -> Tensor:
-        classes = fixed if len(fixed) else top_classes(average(x) @ weights.T + biases, pooling.top)
+        classes = fixed if len(fixed) else classes_online(x, weights, biases, pooling.top)
         return cam_crow_regions(x, weights, classes)[0]
 
     return pool

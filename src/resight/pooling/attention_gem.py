@@ -9,12 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from resight.pooling.crn import reweight
-from resight.pooling.gem import GeM
+from resight.pooling.gem import GeM, gem
 from resight.pooling.sum_pooling import check_map
 
 
+def attention_gem(x: Tensor, mask: Tensor, p: float | Tensor = 3.0, eps: float = 1e-6) -> Tensor:
+    """B×C×H×W to B×C: ``gem`` of x · (1 + mask). mask: B×1×H×W. Raises ValueError where these do not fit."""
+    return gem(reweight(x, 1 + mask), p, eps)
+
+
 class AttentionGeM(nn.Module):
-    """GeM of x · (1 + mask(x)); B×C×H×W to B×C.
+    """``attention_gem`` with a learned mask; B×C×H×W to B×C.
 
     mask: 1×1 convolution to ``hidden``, ReLU, 3×3, ReLU, 1×1 to one channel, sigmoid. The last is zero at the start,
     so that all positions weigh 1½ and the vector's direction is GeM's.
@@ -41,5 +46,4 @@ class AttentionGeM(nn.Module):
         return torch.sigmoid(self.attention(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.gem(reweight(x, 1 + self.mask(x)))
-        return pooled
+        return attention_gem(x, self.mask(x), self.gem.p, self.gem.eps)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from resight.pooling.average import average
 from resight.pooling.crow import channel_weights
 from resight.pooling.sum_pooling import check_map, unit, weighted_sum
 
@@ -61,16 +62,43 @@ def top_classes(logits: Tensor, n: int) -> Tensor:
     return logits.sort(dim=1, descending=True, stable=True).indices[:, :n]
 
 
+def classes_online(x: Tensor, classifier: Tensor, biases: Tensor, n: int) -> Tensor:
+    """The n classes that the classifier, N×C with (N,) biases, finds likeliest in each map, B×C×H×W: B×n int64."""
+    check_map(x)
+    return top_classes(average(x) @ classifier.T + biases, n)
+
+
 class CamCrow(nn.Module):
-    """``cam_crow`` with its classifier and a fixed list of classes; B×C×H×W to B×C."""
+    """``cam_crow`` with its classifier; B×C×H×W to B×C.
+
+    classifier: N×C. classes: the same for every image (*offline*). top: with None, so many of each image's own, by
+        ``classes_online`` (*online*). biases: (N,), zero by default; of the classifier, for the choice alone.
+    Raises ValueError unless it has just one of classes and top.
+    """
 
     classifier: Tensor
-    classes: Tensor
+    biases: Tensor
+    classes: Tensor | None
 
-    def __init__(self, classifier: Tensor, classes: Sequence[int]) -> None:
+    def __init__(
+        self,
+        classifier: Tensor,
+        classes: Sequence[int] | None = None,
+        *,
+        top: int | None = None,
+        biases: Tensor | None = None,
+    ) -> None:
         super().__init__()
+        if (classes is None) == (top is None):
+            raise ValueError("class activation maps are of a list of classes, or of the top ones of each image")
+        biases = classifier.new_zeros(len(classifier)) if biases is None else biases
         self.register_buffer("classifier", classifier.detach().clone())
-        self.register_buffer("classes", torch.tensor(classes, dtype=torch.int64))
+        self.register_buffer("biases", biases.detach().clone())
+        self.register_buffer("classes", None if classes is None else torch.tensor(classes, dtype=torch.int64))
+        self.top = top
 
     def forward(self, x: Tensor) -> Tensor:
-        return cam_crow(x, self.classifier, self.classes)
+        classes = self.classes
+        if classes is None:
+            classes = classes_online(x, self.classifier, self.biases, self.top or 1)
+        return cam_crow(x, self.classifier, classes)

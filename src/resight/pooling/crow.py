@@ -4,7 +4,7 @@ Where paper and published code (yahoo/crow) differ, this is the code, on which t
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.pooling.sum_pooling import check_map, weighted_sum
 
@@ -53,3 +53,15 @@ def normalised_power(maps: Tensor, a: float, b: float) -> Tensor:
     share = ratio / ratio.pow(a).sum(dim=(-2, -1), keepdim=True).clamp(min=1).pow(1 / a)
     live = share > 0
     return share.where(live, 1.0).pow(1 / b).where(live, 0.0)  # a root has no slope at 0
+
+
+class Crow(nn.Module):
+    """``crow``; B×C×H×W to B×C."""
+
+    def __init__(self, a: float = 2.0, b: float = 2.0) -> None:
+        super().__init__()
+        self.a = a
+        self.b = b
+
+    def forward(self, x: Tensor) -> Tensor:
+        return crow(x, self.a, self.b)

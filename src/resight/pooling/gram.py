@@ -7,7 +7,7 @@ their spatial Indicator matrix is not part of it.
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.pooling.sum_pooling import check_map, sum_pooling, unit
 
@@ -31,3 +31,10 @@ def gram_weights(x: Tensor) -> Tensor:
         strength = (channels @ channels.mT).abs().sum(dim=2)
     fires = strength > 0
     return torch.log(strength.sum(dim=1, keepdim=True).where(fires, 1.0) / strength.where(fires, 1.0))
+
+
+class Gram(nn.Module):
+    """``gram``; B×C×H×W to B×C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return gram(x)

@@ -13,7 +13,7 @@ features, joined to no others, weigh (1 + Z)/(k + Z) each: they add up to about 
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.pooling.sum_pooling import check_map, unit, weighted_sum
 
@@ -51,3 +51,18 @@ def heat_weights(x: Tensor, mean: Tensor | None = None, threshold: float = 0.1, 
     system = torch.diag_embed(conductance.sum(dim=2) + leak) - conductance
     inverse: Tensor = torch.linalg.solve(system, identity.expand_as(system))
     return (leak * inverse.diagonal(dim1=1, dim2=2)).to(x.dtype).reshape(len(x), *x.shape[2:])
+
+
+class HeatDiffusion(nn.Module):
+    """``heat_diffusion`` with a collection's mean feature, (C,), if there is one; B×C×H×W to B×C."""
+
+    mean: Tensor | None
+
+    def __init__(self, mean: Tensor | None = None, threshold: float = 0.1, ground: float = 0.1) -> None:
+        super().__init__()
+        self.register_buffer("mean", None if mean is None else mean.detach().clone())
+        self.threshold = threshold
+        self.ground = ground
+
+    def forward(self, x: Tensor) -> Tensor:
+        return heat_diffusion(x, self.mean, self.threshold, self.ground)

@@ -30,6 +30,16 @@ def regional_context(
     return torch.cat([means, x.mean(dim=(2, 3)).unsqueeze(1).expand_as(means)], dim=2)
 
 
+def weighted_regions(regions: Tensor, weights: Tensor) -> Tensor:
+    """The mean of the regions' ℓ2-normalised vectors times weight: B×R×C and B×R to B×C.
+
+    Raises ValueError where the two do not fit.
+    """
+    if regions.ndim != 3 or weights.shape != regions.shape[:2]:
+        raise ValueError(f"weights must be B×R for regions B×R×C, not {tuple(weights.shape)}, {tuple(regions.shape)}")
+    return (unit(regions) * weights.unsqueeze(2)).mean(dim=1)
+
+
 def attention_map(
     weights: Tensor,
     height: int,
@@ -52,7 +62,7 @@ def attention_map(
 
 
 class RegionalAttention(nn.Module):
-    """R-MAC with learned weights of its regions; B×C×H×W to B×C, not normalised.
+    """R-MAC by ``weighted_regions`` with learned weights; B×C×H×W to B×C, not normalised.
 
     channels: C. hidden: of the first layer. levels, variant, whole: of the grid, as ``r_mac``.
     whiten: maps the regions' maxima, B×R×C, before they are ℓ2-normalised; the paper's is PCA-whitening, fixed.
@@ -89,5 +99,4 @@ class RegionalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         maxima = regional_mac(x, self.levels, self.variant, self.whole)
-        vectors = unit(maxima if self.whiten is None else self.whiten(maxima))
-        return (vectors * self.weights(x).unsqueeze(2)).mean(dim=1)
+        return weighted_regions(maxima if self.whiten is None else self.whiten(maxima), self.weights(x))

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.geometry.regions import rigid_grid, round_outwards
 from resight.pooling.mac import mac
@@ -38,3 +38,28 @@ def region_cells(
     """The (x1, y1, x2, y2) of ``geometry.regions.rigid_grid``, rounded outwards to whole cells; x2 and y2 exclusive."""
     boxes = rigid_grid(width, height, levels, variant=variant, whole=whole)
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in round_outwards(boxes, width, height).tolist()]
+
+
+class RMac(nn.Module):
+    """``r_mac``; B×C×H×W to B×C.
+
+    whiten: maps the regions' ℓ2-normalised maxima, B×R×C to B×R×D, before they are normalised again and summed, as
+        the paper's PCA-whitening does, or a layer that is learned (Gordo et al., IJCV 2017).
+    """
+
+    def __init__(
+        self,
+        levels: int = 3,
+        variant: Literal["paper", "cirtorch"] = "paper",
+        whole: bool | None = None,
+        whiten: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.levels = levels
+        self.variant = variant
+        self.whole = whole
+        self.whiten = whiten
+
+    def forward(self, x: Tensor) -> Tensor:
+        regions = unit(regional_mac(x, self.levels, self.variant, self.whole))
+        return (regions if self.whiten is None else unit(self.whiten(regions))).sum(dim=1)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.pooling.sum_pooling import check_map, weighted_sum
 from resight.regions.pixels import check_pixels
@@ -102,3 +102,26 @@ def spectral_residual(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     saliency = (smooth / smooth.max()).astype(np.float32)
     full = cv2.resize(saliency, (grey.shape[1], grey.shape[0]), interpolation=cv2.INTER_LINEAR_EXACT)
     return np.asarray(full, np.float32)
+
+
+class SaliencySum(nn.Module):
+    """``saliency_sum``; B×C×H×W and saliency, B×1×h×w, to B×C."""
+
+    def forward(self, x: Tensor, saliency: Tensor) -> Tensor:
+        return saliency_sum(x, saliency)
+
+
+class SaliencyGeM(nn.Module):
+    """``saliency_gem`` with p learned, one for all channels; B×C×H×W and saliency, B×1×h×w, to B×C.
+
+    p: where learning starts, above 0, else ValueError.
+    """
+
+    def __init__(self, p: float = 3.0) -> None:
+        super().__init__()
+        if p <= 0:
+            raise ValueError(f"p must be above 0, not {p}")
+        self.p = nn.Parameter(torch.tensor(float(p)))
+
+    def forward(self, x: Tensor, saliency: Tensor) -> Tensor:
+        return saliency_gem(x, saliency, self.p)

@@ -1,7 +1,7 @@
 """SPoC: sum pooling with a Gaussian that prefers the centre (survey §4.2.1; Babenko & Lempitsky, ICCV 2015)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resight.pooling.sum_pooling import check_map, weighted_sum
 
@@ -23,3 +23,10 @@ def centre_prior(height: int, width: int) -> Tensor:
     h = torch.arange(height, dtype=torch.float64) + 0.5 - height / 2
     w = torch.arange(width, dtype=torch.float64) + 0.5 - width / 2
     return torch.exp(-(h[:, None] ** 2 + w**2) / (2 * sigma**2))
+
+
+class Spoc(nn.Module):
+    """``spoc``; B×C×H×W to B×C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return spoc(x)

@@ -1,7 +1,7 @@
 """Sum pooling, and the weighted sums over positions that most other poolings are (survey §4.2.1)."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def sum_pooling(x: Tensor) -> Tensor:
@@ -35,3 +35,10 @@ def check_map(x: Tensor) -> None:
     """Raises ValueError unless x is B×C×H×W with H and W at least 1."""
     if x.ndim != 4 or 0 in x.shape[2:]:
         raise ValueError(f"x must be B×C×H×W with H and W at least 1, not {tuple(x.shape)}")
+
+
+class SumPooling(nn.Module):
+    """``sum_pooling``; B×C×H×W to B×C."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return sum_pooling(x)
