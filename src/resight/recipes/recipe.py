@@ -106,11 +106,14 @@ class VerifyStage(Stage):
 
 
 class ExpansionStage(Stage):
-    """The query is asked again with local features of its verified results (Chum et al. 2007).
+    """The query is asked again with what its verified results show (Chum et al. 2007).
 
+    joins: their local features, with which verification is repeated; or their global descriptors, whose mean with the
+        query's makes the filter's ranking anew, of which the first are verified that were not before.
     results: at most so many join the query in a round; each has at least `accept` of probability and so many `inliers`.
     """
 
+    joins: Literal["features", "vectors"] = "features"
     results: int = Field(default=5, ge=1, le=100)
     inliers: int = Field(default=15, ge=4)
     accept: float = Field(default=0.9, gt=0, lt=1)
@@ -172,6 +175,8 @@ class Recipe(Stage):
             raise ValueError("[verify] and [calibration] go together: a verified score is a calibrated probability")
         if self.expansion is not None and self.verify is None:
             raise ValueError("[expansion] needs the table [verify], which says whose features join the query")
+        if self.expansion is not None and self.expansion.joins == "vectors" and self.filter != "global":
+            raise ValueError('[expansion] joins = "vectors" needs filter = "global", which searches by them')
         return self
 
     @property

@@ -16,7 +16,7 @@ from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
 from resight.local.word_filter import WordFilter
 from resight.recipes.network_stages import GlobalStage
-from resight.recipes.recipe import Recipe, VerifyStage
+from resight.recipes.recipe import ExpansionStage, Recipe, VerifyStage
 from resight.search.examples import (
     DescribedExample,
     best_evidence,
@@ -291,10 +291,12 @@ class Searcher:
         verified: list[tuple[dict[int, Evidence], int]],
         shortlist: NDArray[np.int64],
     ) -> list[tuple[dict[int, Evidence], int]]:
-        """What verification finds when the wanted examples have been joined by features of their results."""
+        """What verification finds when the wanted examples have been joined by what their results show."""
         expansion, stage, ids = self.recipe.expansion, self.recipe.verify, self.snapshot.ids
         if expansion is None or stage is None:
             return verified
+        if expansion.joins == "vectors":
+            return self._expand_vectors(examples, assigned, each, verified, shortlist, expansion, stage)
         for _ in range(expansion.rounds):
             joined = [self._joined(*parts) for parts in zip(examples, assigned, each, verified, strict=True)]
             if all((query.source == OWN).all() for query in joined):
@@ -314,6 +316,53 @@ class Searcher:
                 for (before, count), (after, more) in zip(verified, again, strict=True)
             ]
         return verified
+
+    def _expand_vectors(
+        self,
+        examples: Sequence[DescribedExample],
+        assigned: Sequence[NDArray[np.int64]],
+        each: Sequence[NDArray[np.float32]],
+        verified: list[tuple[dict[int, Evidence], int]],
+        shortlist: NDArray[np.int64],
+        expansion: ExpansionStage,
+        stage: VerifyStage,
+    ) -> list[tuple[dict[int, Evidence], int]]:
+        """As ``_expand``, by global descriptors: the first results of the expanded query that are yet to be verified.
+
+        An image counts by its similarity to the query itself, whose probabilities the calibration is of.
+        """
+        for _ in range(expansion.rounds):
+            parts = zip(examples, each, verified, strict=True)
+            asked = [self._averaged(example, s, found, expansion) for example, s, (found, _) in parts]
+            if all(new is old for new, old in zip(asked, examples, strict=True)):
+                break
+            similarity, _, compared = self._similarities(asked, assigned)
+            order, _, _ = self._ordered(asked, similarity)
+            fresh = np.setdiff1d(order[: stage.shortlist], shortlist)
+            shortlist = np.union1d(shortlist, fresh)
+            for place, (example, words) in enumerate(zip(examples, assigned, strict=True)):
+                before, count = verified[place]
+                after, more = self._verify(example.description, words, example.box, fresh, stage)
+                verified[place] = before | after, count + more + compared // len(examples)
+        return verified
+
+    def _averaged(
+        self,
+        example: DescribedExample,
+        similarity: NDArray[np.float32],
+        evidence: Mapping[int, Evidence],
+        expansion: ExpansionStage,
+    ) -> DescribedExample:
+        """A wanted example with the mean of its vector and its confirmed results'; itself where there is none."""
+        calibration, own = self.recipe.calibration, example.description.global_descriptor
+        if calibration is None or own is None or self.recipe.global_ is None or example.weight < 0:
+            return example
+        sure = confirmed(expansion, calibration, evidence, similarity)[: expansion.results]
+        vectors = [v for p in sure if (v := self.stored(p).global_descriptor) is not None]
+        if not vectors:
+            return example
+        mean = joint_descriptor([own, *vectors], [1.0] * (1 + len(vectors)), self.recipe.global_.lengths)
+        return replace(example, description=replace(example.description, global_descriptor=mean))
 
     def _joined(
         self,

@@ -1,0 +1,90 @@
+"""[expansion] joins = "vectors": a verified result's vector leads to an image that the query's own does not reach."""
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from resight.describe.describer import Describer
+from resight.describe.description import Description
+from resight.recipes import Recipe, load_recipe
+from resight.search.examples import DescribedExample
+from resight.search.rerank.expansion import aqe
+from resight.search.searcher import Searcher
+from resight.store.indexing import finish_codebook
+from resight.store.store import New, Store
+
+# Cosines to the query: B 0.9, decoy 0.55, C 0.5; to the mean of query and B: decoy 0.36, C 0.68.
+B, DECOY, C = (0.9, np.sqrt(1 - 0.81), 0), (0.55, -0.8, np.sqrt(1 - 0.9425)), (0.5, np.sqrt(0.75), 0)
+QUERY = np.array([1, 0, 0, 0, 0, 0, 0, 0], np.float32)
+
+
+def verified(shortlist, **expansion):
+    table = load_recipe("gem-densenet169-verified").model_dump(by_alias=True)
+    table["global"]["dimensions"] = 8
+    table["local"]["max_features"] = 200
+    table["verify"]["shortlist"] = shortlist
+    return Recipe.model_validate(table | {"expansion": expansion or None})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory, pictures, view, recipe):
+    """B and C show what the query does, the decoy something else."""
+    few = recipe.model_copy(update={"local": recipe.local.model_copy(update={"max_features": 200})})
+    describer, items = Describer(few), []
+    shown = [
+        (B, view(pictures["astronaut"], 1)[0]),
+        (DECOY, pictures["chelsea"]),
+        (C, view(pictures["astronaut"], 2)[0]),
+    ]
+    for place, (vector, pixels) in enumerate(shown):
+        found = describer.describe(pixels)
+        vector = np.append(vector, np.zeros(5)).astype(np.float32)
+        items.append(New(f"/{place}.png", str(place), 1, 1, Description(found.size, vector, found.local)))
+    with Store.create(tmp_path_factory.mktemp("c") / "c", verified(2), "f") as made:
+        made.add(items, [], None)
+        finish_codebook(made, lambda _: None)
+        yield made, Description((320, 320), QUERY, describer.describe(pictures["astronaut"]).local)
+
+
+def rank(store, recipe, *examples):
+    return Searcher(store[0], recipe).rank_examples([DescribedExample(e) for e in examples or (store[1],)], None)
+
+
+def test_a_verified_result_leads_to_the_next(store):
+    plain, cost = rank(store, verified(2))
+    assert plain.ids.tolist()[:1] == [1] and plain.accepted == 1
+    assert dict(zip(plain.ids.tolist(), plain.evidence, strict=True))[3] is None  # beyond the shortlist
+    expanded, more = rank(store, verified(2, joins="vectors", inliers=10, accept=0.5))
+    found = dict(zip(expanded.ids.tolist(), expanded.evidence, strict=True))
+    assert expanded.accepted == 2 and set(expanded.ids[:2].tolist()) == {1, 3}
+    assert found[3].inliers >= 10 and more.comparisons > cost.comparisons
+    assert found[1].inliers == dict(zip(plain.ids.tolist(), plain.evidence, strict=True))[1].inliers
+    # Its probability is by the query's own similarity: the same as where the shortlist reaches it.
+    deep, _ = rank(store, verified(3))
+    np.testing.assert_array_equal(deep.ids, expanded.ids)
+    np.testing.assert_array_equal(deep.scores, expanded.scores)
+
+
+def test_the_mean_is_that_of_average_query_expansion(store):
+    vectors = np.array([np.append(v, np.zeros(5)) for v in (B, DECOY, C)], np.float32)
+    mean = aqe(QUERY, vectors, np.array([0]))
+    searcher = Searcher(store[0], verified(2, joins="vectors", inliers=10, accept=0.5))
+    (evidence, _) = searcher._verify(
+        store[1], searcher._assign(store[1].local), None, np.array([0]), searcher.recipe.verify
+    )
+    similarity = vectors @ QUERY
+    made = searcher._averaged(DescribedExample(store[1]), similarity, evidence, searcher.recipe.expansion)
+    np.testing.assert_allclose(made.description.global_descriptor, mean, atol=1e-6)
+
+
+def test_without_a_confirmed_result_nothing_changes(store):
+    plain, _ = rank(store, verified(2))
+    same, _ = rank(store, verified(2, joins="vectors", inliers=10_000))
+    np.testing.assert_array_equal(plain.ids, same.ids)
+    np.testing.assert_array_equal(plain.scores, same.scores)
+
+
+def test_vectors_join_only_where_they_are_searched_by(recipe):
+    table = recipe.model_dump(by_alias=True) | {"expansion": {"joins": "vectors"}}
+    with pytest.raises(ValidationError, match='needs filter = "global"'):
+        Recipe.model_validate(table)
