@@ -1,9 +1,11 @@
 """Fitting a codebook makes a recipe that works wherever it is moved. (The whitening is tested with the networks.)"""
 
+import hashlib
 import shutil
 
 import numpy as np
 import pytest
+import tomli_w
 
 from resight.describe.fit import fit_recipe
 from resight.embedding.codebook import Codebook
@@ -85,3 +87,28 @@ def test_what_cannot_be_fitted_is_said(photos, tmp_path, pictures, save):
         fit([photos], weights=tmp_path / "w")
     with pytest.raises(RecipeError, match="0 features cannot make 1 visual words: give more photos"):
         fit([flat])
+
+
+def test_what_a_stage_of_re_ranking_learned_goes_with_the_recipe(tmp_path, photos):
+    torch = pytest.importorskip("torch")
+    import safetensors.torch
+
+    from resight.networks.architectures import create_network
+    from resight.search.rerank.gss import GssModel
+
+    (tmp_path / "made").mkdir()
+    weights = {k: v.contiguous() for k, v in create_network("resnet10t").state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "made" / "w.safetensors")
+    GssModel(8, seed=1).save(tmp_path / "made" / "gss.safetensors")
+    table = load_recipe("gem-densenet169").model_dump(by_alias=True, exclude_none=True)
+    table["global"] |= {"network": "resnet10t", "weights": "w.safetensors", "dimensions": 8, "max_side": 64}
+    table |= {"rerank": [{"method": "expansion"}, {"method": "gss", "model": "gss.safetensors"}]}
+    (tmp_path / "made" / "recipe.toml").write_text(tomli_w.dumps(table))
+    fit_recipe(tmp_path / "made", [photos], weights=None, into=tmp_path / "fitted")
+    shutil.rmtree(tmp_path / "made")
+    shutil.move(tmp_path / "fitted", tmp_path / "moved")
+    stage = load_recipe(tmp_path / "moved").rerank[1]
+    assert stage.model == str(tmp_path / "moved" / "rerank-2.safetensors")
+    assert stage.model_sha256 == hashlib.sha256((tmp_path / "moved" / "rerank-2.safetensors").read_bytes()).hexdigest()
+    copied = GssModel.load(stage.model).layers[0].weight
+    assert torch.equal(copied, GssModel(8, seed=1).layers[0].weight)

@@ -28,6 +28,7 @@ from resight.recipes.attention import Attention, Saliency
 from resight.recipes.local_stages import LocalStage
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import CodebookStage, HammingStage, Recipe, load_recipe
+from resight.recipes.rerank_stages import ModelStage, RerankStage
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
     from resight.describe.global_descriptor import GlobalDescriber
@@ -72,7 +73,9 @@ def fit_recipe(
     photos = _drawn(paths, sample, seed)
     fitted_on = f"{len(photos):,} photos of {', '.join(str(p) for p in paths)} (seed {seed})"
     into.mkdir(parents=True, exist_ok=True)
-    update: dict[str, GlobalStage | LocalStage | CodebookStage | HammingStage] = {}
+    update: dict[str, GlobalStage | LocalStage | CodebookStage | HammingStage | tuple[RerankStage, ...]] = {}
+    if base.rerank:
+        update["rerank"] = tuple(_copy_model(s, into, place) for place, s in enumerate(base.rerank))
     if base.local is not None:
         local = place_local(base.local, local_weights, into, base.name)
         images = _read(photos, base.image.max_side, [], "learning from local features", progress)
@@ -198,6 +201,19 @@ def _copy_attention(attention: Attention, into: Path, place: int) -> Attention:
     name = f"attention{'' if place == 0 else f'-{place + 1}'}{file.suffix}"
     shutil.copyfile(file, into / name)
     return attention.model_copy(update={"weights": name, "weights_sha256": file_sha256(file)})
+
+
+def _copy_model(stage: RerankStage, into: Path, place: int) -> RerankStage:
+    """Copy what a stage of re-ranking learned, if it is one that learns; the stage that names the copy in ``into``."""
+    if not isinstance(stage, ModelStage):
+        return stage
+    from resight.networks.weights import check_sha256, file_sha256  # it imports torch
+
+    sha256 = file_sha256(stage.model)
+    check_sha256(sha256, stage.model_sha256, stage.model)
+    name = f"rerank-{place + 1}{Path(stage.model).suffix}"
+    shutil.copyfile(stage.model, into / name)
+    return stage.model_copy(update={"model": name, "model_sha256": sha256})
 
 
 def _copy_weights(weights: Path, into: Path, taken: int) -> str:
