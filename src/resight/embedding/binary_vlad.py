@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.codebook import Codebook, codebook_of, codebook_tensors
-from resight.embedding.embedding import Features, batches
+from resight.embedding.embedding import Features, Weights, join_weights, weighted_batches
 from resight.embedding.vlad import residual_sums
 from resight.errors import RecipeError
 
@@ -75,21 +75,21 @@ class BinaryVlad:
         vector: Features = self.transform_sets([features])[0]
         return vector
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
         """N sets of n_i×D features to N×W·D float32, whose inner products are ``similarity`` of their codes."""
-        codes = self.encode_sets(sets)
+        codes = self.encode_sets(sets, weights)
         signs = np.unpackbits(codes.bits, axis=2, count=self.input_dimension).astype(np.float32)
         signs = (2 * signs - 1) * codes.held[:, :, np.newaxis]
         norm = np.sqrt(np.maximum(codes.held.sum(axis=1), 1) * self.input_dimension)
         vectors: Features = (signs.reshape(len(codes), self.dimension) / norm[:, np.newaxis]).astype(np.float32)
         return vectors
 
-    def encode_sets(self, sets: Sequence[Features]) -> Codes:
-        """N sets of n_i×D features to their codes."""
+    def encode_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Codes:
+        """N sets of n_i×D features to their codes. weights: of residuals, as ``Embedding`` has them."""
         held = [np.empty((0, len(self.codebook)), np.bool_)]
         bits = [np.empty((0, len(self.codebook), -(-self.input_dimension // 8)), np.uint8)]
-        for batch in batches(sets, _BATCH):
-            sums = residual_sums(batch, self.codebook)
+        for batch, own in weighted_batches(sets, join_weights(sets, weights), _BATCH):
+            sums = residual_sums(batch, self.codebook, own)
             present = np.asarray(sums.any(axis=2))
             held.append(present)
             bits.append(np.packbits((sums >= 0) & present[:, :, np.newaxis], axis=2))

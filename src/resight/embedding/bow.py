@@ -11,7 +11,7 @@ from scipy.sparse import csr_array, vstack
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.codebook import Codebook, codebook_of, codebook_tensors
-from resight.embedding.embedding import Features, batches, join
+from resight.embedding.embedding import Features, Weights, batches, join, join_weights, weighted_batches
 from resight.errors import RecipeError
 
 KIND = "bag-of-words"
@@ -106,14 +106,18 @@ class Bow:
         vector: Features = self.transform_sets([features])[0]
         return vector
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
-        """N sets of n_i×D features to N×W float32."""
-        dense: Features = self.transform_sparse(sets).toarray()
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
+        """N sets of n_i×D features to N×W float32. weights: of what features count, as ``Embedding`` has them."""
+        joined = weighted_batches(sets, join_weights(sets, weights), _BATCH)
+        dense: Features = self._stacked(self._counts(batch, own) for batch, own in joined).toarray()
         return dense
 
     def transform_sparse(self, sets: Iterable[Features]) -> csr_array:
         """N sets of n_i×D features, read once, to N×W float32 rows of ascending words, which take the sets' memory."""
-        parts = [self._weighted(self._counts(batch)) for batch in batches(sets, _BATCH)]
+        return self._stacked(self._counts(batch) for batch in batches(sets, _BATCH))
+
+    def _stacked(self, counts: Iterable[csr_array]) -> csr_array:
+        parts = [self._weighted(each) for each in counts]
         return csr_array(vstack([csr_array((0, self.dimension), dtype=np.float32), *parts], format="csr"))
 
     def save(self, path: str | Path) -> str:
@@ -150,10 +154,11 @@ class Bow:
         weights *= np.exp((least - squared) / np.maximum(2 * variance, np.finfo(np.float32).tiny))
         return words, weights / np.maximum(weights.sum(axis=1, keepdims=True), np.finfo(np.float32).tiny)
 
-    def _counts(self, sets: Sequence[Features]) -> csr_array:
-        """tf of N sets, N×W."""
+    def _counts(self, sets: Sequence[Features], counted: NDArray[np.float32] | None = None) -> csr_array:
+        """tf of N sets, N×W. counted: how much each feature of all sets counts."""
         features, bounds = join(sets, self.input_dimension)
         words, weights = self._assigned(features)
+        weights = weights if counted is None else weights * counted[:, np.newaxis]
         owner = np.repeat(np.arange(len(sets)), np.diff(bounds))
         row, column = np.nonzero(weights)
         counts = csr_array((weights[row, column], (owner[row], words[row, column])), shape=(len(sets), self.dimension))

@@ -29,11 +29,17 @@ def democratic_weights(gram: ArrayLike, *, iterations: int = 10, exponent: float
     return weights
 
 
-def aggregate(embedded: NDArray[np.floating], method: Aggregation) -> NDArray[np.float64]:
-    """n×K embedded features to (K,) float64: Σ φ_i, or Σ λ_i φ_i with λ of ``democratic_weights``; zeros for none."""
-    if method == "sum":
-        return np.asarray(embedded.sum(axis=0, dtype=np.float64))
-    return np.asarray(democratic_weights(embedded @ embedded.T) @ embedded)
+def aggregate(
+    embedded: NDArray[np.floating], method: Aggregation, weights: NDArray[np.floating] | None = None
+) -> NDArray[np.float64]:
+    """n×K embedded features to (K,) float64: Σ φ_i, or Σ λ_i φ_i with λ of ``democratic_weights``; zeros for none.
+
+    weights: (n,), times φ_i in the sum; λ is of the features as they are, as it would undo weights within them.
+    """
+    counts = np.ones(len(embedded)) if weights is None else weights.astype(np.float64)
+    if method == "democratic":
+        counts = counts * democratic_weights(embedded @ embedded.T)
+    return np.asarray(counts @ embedded)
 
 
 def power_normalise(x: NDArray[np.floating], power: float) -> NDArray[np.float32]:

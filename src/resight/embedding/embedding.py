@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Features = NDArray[np.float32]
+Weights = Sequence[NDArray[np.floating]]  # of each of N sets, (n_i,), at least 0: how much each feature counts
 
 
 class Embedding(Protocol):
@@ -40,8 +41,12 @@ class Embedding(Protocol):
         """n×D to (K,) float32, ℓ2-normalised; zeros for no features. Raises ValueError for another D."""
         ...
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
-        """N sets of n_i×D features to N×K float32: ``transform`` of each, quicker for many small sets."""
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
+        """N sets of n_i×D features to N×K float32: ``transform`` of each, quicker for many small sets.
+
+        weights: what a feature adds is multiplied by its own; without them all count alike. Raises ValueError where
+        they do not fit the sets or are below 0.
+        """
         ...
 
     def save(self, path: str | Path) -> str:
@@ -66,6 +71,29 @@ def join(sets: Sequence[Features], dimension: int) -> tuple[Features, NDArray[np
     if not np.isfinite(joined).all():
         raise ValueError("features must be finite")
     return joined, np.cumsum([0, *map(len, sets)], dtype=np.int64)
+
+
+def join_weights(sets: Sequence[Features], weights: Weights | None) -> NDArray[np.float32] | None:
+    """The weights of all features of all sets, (Σn_i,); None without. Raises ValueError as ``transform_sets``."""
+    if weights is None:
+        return None
+    if len(weights) != len(sets) or any(w.shape != (len(x),) for w, x in zip(weights, sets, strict=True)):
+        raise ValueError(f"weights must be one for each feature of each of {len(sets)} sets")
+    joined = np.concatenate([np.empty(0, np.float32), *weights], dtype=np.float32)
+    if not (np.isfinite(joined).all() and (joined >= 0).all()):
+        raise ValueError("weights must be finite and at least 0")
+    return joined
+
+
+def weighted_batches(
+    sets: Iterable[Features], weights: NDArray[np.float32] | None, size: int
+) -> Iterator[tuple[list[Features], NDArray[np.float32] | None]]:
+    """``batches`` of sets, each with its share of what ``join_weights`` gives."""
+    start = 0
+    for batch in batches(sets, size):
+        stop = start + sum(map(len, batch))
+        yield batch, None if weights is None else weights[start:stop]
+        start = stop
 
 
 def batches(sets: Iterable[Features], size: int) -> Iterator[list[Features]]:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.democratic import Aggregation
+from resight.embedding.embedding import Features, Weights
 from resight.embedding.triangulation import (
-    Features,
     check_features,
     check_options,
     draw,
@@ -114,8 +114,8 @@ class Faemb:
         vector: Features = self.transform_sets([features])[0]
         return vector
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
-        """N sets of n_i×D features to N×K float32. Raises ValueError for another D."""
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
+        """N sets of n_i×D features to N×K float32, weights as ``Embedding`` has them. ValueError for another D."""
         for features in sets:
             check_features(features, self.input_dimension)
         return encode_sets(
@@ -123,6 +123,7 @@ class Faemb:
             self.mean,
             self.projection,
             sets,
+            weights,
             self.aggregation,
             self.power,
         )

@@ -14,7 +14,7 @@ from scipy.sparse import csc_array
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.democratic import power_normalise
-from resight.embedding.embedding import Features, batches, join
+from resight.embedding.embedding import Features, Weights, join, join_weights, weighted_batches
 from resight.embedding.gmm import Gmm, Reals
 from resight.errors import RecipeError
 
@@ -96,22 +96,28 @@ class Fisher:
         vector: Features = self.transform_sets([features])[0]
         return vector
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
-        """N sets of n_i×D features to N×2·K·D float32. Raises as ``transform``."""
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
+        """N sets of n_i×D features to N×2·K·D float32. Raises as ``transform``.
+
+        weights: of each x_t in the sums, whose total then stands for T, as ``Embedding`` has them.
+        """
         vectors = np.empty((len(sets), self.dimension), np.float32)
         parts = [
             (row, features[start : start + _BATCH])
             for row, features in enumerate(sets)
             for start in range(0, max(1, len(features)), _BATCH)
         ]
-        joined = (join(batch, self.input_dimension) for batch in batches((part for _, part in parts), _BATCH))
-        moments = chain.from_iterable(self._moments.of_sets(features, bounds) for features, bounds in joined)
+        joined = weighted_batches((part for _, part in parts), join_weights(sets, weights), _BATCH)
+        moments = chain.from_iterable(
+            self._moments.of_sets(*join(batch, self.input_dimension), own) for batch, own in joined
+        )
+        counts = [float(len(x)) for x in sets] if weights is None else [float(own.sum()) for own in weights]
         for row, own in groupby(zip((row for row, _ in parts), moments, strict=True), itemgetter(0)):
-            gradients = self._gradients(reduce(add, (part for _, part in own)), len(sets[row]))
+            gradients = self._gradients(reduce(add, (part for _, part in own)), counts[row])
             vectors[row] = power_normalise(gradients, self.power)
         return vectors
 
-    def _gradients(self, moments: Reals, count: int) -> Reals:
+    def _gradients(self, moments: Reals, count: float) -> Reals:
         """[g_w, g_μ, g_σ] from the ``_Moments`` of T = count features, less 1/T, which the norm takes out."""
         weights, mass = self.gmm.weights.astype(np.float64)[:, np.newaxis], moments[:, -1:]
         by_mean, by_deviation = np.hsplit(moments[:, :-1] * self._scales, 2)
@@ -172,8 +178,10 @@ class _Moments:
         self.slopes = np.concatenate(slopes, axis=1, dtype=np.float32).T.copy()
         self.peaks, self.half_precisions = peaks.astype(np.float32), (precisions / 2).astype(np.float32)
 
-    def of_sets(self, features: Features, bounds: NDArray[np.int64]) -> Iterator[Reals]:
-        """Of each of the sets that ``join`` has joined."""
+    def of_sets(
+        self, features: Features, bounds: NDArray[np.int64], weights: NDArray[np.float32] | None
+    ) -> Iterator[Reals]:
+        """Of each of the sets that ``join`` has joined; γ(x) times x's weight, where there are weights."""
         with np.errstate(over="ignore", invalid="ignore"):
             powers = _powers(features, self.origin)
             joint = powers @ self.slopes
@@ -184,14 +192,14 @@ class _Moments:
         crowded = len(counts) > _FEW * joint.size
         if self.reach > _REACH or (crowded and self.reach > _REACH_OF_SUMS):
             exact = _powers(features.astype(np.float64), self.origin)
-            return self._of_all(exact, self.gmm.posteriors(features), bounds)
+            return self._of_all(exact, self.gmm.posteriors(features), bounds, weights)
         if crowded:
             joint -= largest
             np.exp(joint, out=joint)
             joint /= joint.sum(axis=1, keepdims=True)
-            return self._of_all(powers, joint, bounds)
+            return self._of_all(powers, joint, bounds, weights)
         rows, own = np.divmod(counts, len(self.means))
-        return self._of_few(features, joint.ravel()[counts], largest[:, 0], rows, own, bounds)
+        return self._of_few(features, joint.ravel()[counts], largest[:, 0], rows, own, bounds, weights)
 
     def _of_few(
         self,
@@ -201,6 +209,7 @@ class _Moments:
         rows: NDArray[np.int64],
         own: NDArray[np.int64],
         bounds: NDArray[np.int64],
+        weights: NDArray[np.float32] | None,
     ) -> Iterator[Reals]:
         """Of the pairs of a feature and a component that count, in order; `largest` is of all features."""
         components, size = self.means.shape
@@ -211,15 +220,23 @@ class _Moments:
         falls = np.einsum("md,md->m", powers[rival, size:-1], self.half_precisions[own[rival]])
         posteriors[rival] = np.exp(self.peaks[own[rival]] - falls - largest[rows[rival]])
         posteriors /= np.bincount(rows, posteriors)[rows]
+        if weights is not None:
+            posteriors *= weights[rows]
         for start, stop in pairwise(np.searchsorted(rows, bounds)):
             places = np.arange(stop - start + 1)
             pairs = csc_array((posteriors[start:stop], own[start:stop], places), shape=(components, stop - start))
             yield (pairs @ powers[start:stop]).astype(np.float64)
 
     def _of_all(
-        self, powers: NDArray[np.floating], posteriors: NDArray[np.floating], bounds: NDArray[np.int64]
+        self,
+        powers: NDArray[np.floating],
+        posteriors: NDArray[np.floating],
+        bounds: NDArray[np.int64],
+        weights: NDArray[np.float32] | None,
     ) -> Iterator[Reals]:
         """By products, of powers about the origin and all n×K posteriors."""
+        if weights is not None:
+            posteriors = posteriors * weights[:, np.newaxis]
         size = self.means.shape[1]
         for start, stop in pairwise(bounds):
             moments = (posteriors[start:stop].T @ powers[start:stop]).astype(np.float64)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from resight.embedding.netvlad import columns
+from resight.embedding.netvlad import columns, weighted
 
 _FLAT = 1e-8  # the square root is smoothed at magnitudes of this order, where it would have no gradient
 
@@ -23,6 +23,7 @@ class FisherLayer(nn.Module):
         G_σk = Σ_i γ_i(k) [((x_i − μ_k)/σ_k)² − 1] / (N √(2 w_k))
 
     Takes B×C×H×W maps or B×N×C sets; gives B×2·K·C, G_μ of all components, then G_σ; zeros for no features.
+    Called with weights too, B×1×H×W or B×N, those multiply γ, and N is their sum.
     logits (K,), means K×C, log_sigmas K×C: w = softmax(logits) and σ = exp(log_sigmas), so that any step of
     training leaves a mixture. The root is z/√(|z| + 1e-8), whose gradient at 0 is finite.
     """
@@ -54,12 +55,13 @@ class FisherLayer(nn.Module):
         """2·K·C, the length of its vectors."""
         return 2 * self.means.numel()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         # The vector does not depend on the origin; far from the data, the moments below would lose their digits.
         origin = self.means.detach().mean(dim=0)
         x, means = columns(x) - origin, self.means - origin
-        posterior = self._log_joint(x, means).softmax(dim=2)  # γ
-        shares = posterior.mT / max(x.shape[1], 1)
+        posterior = weighted(self._log_joint(x, means).softmax(dim=2), weights)  # γ
+        total = posterior.sum(dim=(1, 2)).view(-1, 1, 1)  # N, or the sum of the weights
+        shares = posterior.mT / total.where(total > 0, 1.0)
         mass, first, second = shares.sum(dim=2, keepdim=True), shares @ x, shares @ x.square()
         sigmas, root = self.log_sigmas.exp(), self.logits.softmax(0).sqrt()[:, None]
         # Σ γ (x − μ)² multiplied out into the moments, which needs no B×N×K×C differences.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resight.artefact import artefact_fingerprint, load_artefact_of, save_artefact
-from resight.embedding.embedding import Features
+from resight.embedding.embedding import Features, Weights, join_weights
 from resight.embedding.fisher_layer import FisherLayer
 from resight.embedding.learned_bof import LearnedBof
 from resight.embedding.netvlad import NetVlad
@@ -62,9 +62,11 @@ class LayerEmbedding:
         return vector
 
     @torch.inference_mode()
-    def transform_sets(self, sets: Sequence[Features]) -> NDArray[np.float32]:
-        """N sets of n_i×D features to N×K float32."""
-        found = [self.layer(torch.from_numpy(np.asarray(x, np.float32))[None])[0] for x in sets]
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> NDArray[np.float32]:
+        """N sets of n_i×D features to N×K float32, weights as ``Embedding`` has them."""
+        join_weights(sets, weights)  # only to check them
+        own = [None] * len(sets) if weights is None else [_batch_of_one(w) for w in weights]
+        found = [self.layer(_batch_of_one(x), w)[0] for x, w in zip(sets, own, strict=True)]
         return np.stack([vector.numpy() for vector in found])
 
     def save(self, path: str | Path) -> str:
@@ -84,3 +86,7 @@ class LayerEmbedding:
 
     def _tensors(self) -> dict[str, NDArray[np.float32]]:
         return {name: tensor.detach().numpy() for name, tensor in self.layer.state_dict().items()}
+
+
+def _batch_of_one(x: NDArray[np.floating]) -> Tensor:
+    return torch.from_numpy(np.asarray(x, np.float32))[None]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from resight.embedding.netvlad import columns, mean_gap
+from resight.embedding.netvlad import columns, mean_gap, weighted
 
 _LEAST = 1e-8  # of a squared distance: its root has no gradient at 0
 
@@ -20,6 +20,7 @@ class LearnedBof(nn.Module):
     """Mean over features of normalised RBF memberships, u_k = exp(−‖(x − v_k) ⊙ w_k‖₂) / Σ_j exp(−‖(x − v_j) ⊙ w_j‖₂).
 
     Takes B×C×H×W maps or B×N×C sets; gives B×K, of unit ℓ1 or ℓ2 ``norm``; zeros for no features.
+    Called with weights too, B×1×H×W or B×N, those multiply the memberships.
     centres, widths: v and w, K×C, both learned; the larger w, the narrower.
     """
 
@@ -59,11 +60,11 @@ class LearnedBof(nn.Module):
         """K, the length of its vectors."""
         return len(self.centres)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         # ‖(x − v) ⊙ w‖² multiplied out, which needs no B×N×K×C differences; about the centres' mean, as it would lose
         # its digits far from the origin.
         origin = self.centres.detach().mean(dim=0)
         x, centres, scale = columns(x) - origin, self.centres - origin, self.widths.square()
         squared = x.square() @ scale.mT - 2 * x @ (scale * centres).mT + (scale * centres.square()).sum(dim=1)
-        memberships = (-squared.clamp(min=_LEAST).sqrt()).softmax(dim=2)
+        memberships = weighted((-squared.clamp(min=_LEAST).sqrt()).softmax(dim=2), weights)
         return normalize(memberships.sum(dim=1), p=1 if self.norm == "l1" else 2, dim=1)

@@ -19,6 +19,7 @@ class NetVlad(nn.Module):
     """V_k = Σ_i ā_k(x_i) (x_i − c_k) with ā = softmax(Wx + b); each V_k ℓ2-normalised, then all of them together.
 
     Takes B×C×H×W maps or B×N×C sets; gives B×K·C, cluster by cluster; zeros for no features.
+    Called with weights too, B×1×H×W or B×N, those multiply the residuals, as CRN's mask does (Kim et al., CVPR 2017).
     normalise: ℓ2-normalise the features first, as the paper does and published weights expect.
 
     Parameters bear the names of pytorch-NetVlad (github.com/Nanne/pytorch-NetVlad, ``netvlad.py``): ``centroids``
@@ -91,10 +92,11 @@ class NetVlad(nn.Module):
         """K·C, the length of its vectors."""
         return self.centroids.numel()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, weights: Tensor | None = None) -> Tensor:
         x = columns(x)
         x = normalize(x, dim=2) if self.normalise else x
         assignment = linear(x, self.conv.weight.flatten(1), self.conv.bias).softmax(dim=2)
+        assignment = weighted(assignment, weights)
         # Σ ā_k (x − c_k) = Σ ā_k x − (Σ ā_k) c_k, which needs no B×N×K×C residuals.
         residual = assignment.mT @ x - assignment.sum(dim=1)[:, :, None] * self.centroids
         return normalize(normalize(residual, dim=2).flatten(1), dim=1)
@@ -107,6 +109,17 @@ def columns(x: Tensor) -> Tensor:
     if x.ndim != 3:
         raise ValueError(f"x must be B×C×H×W or B×N×C, not {tuple(x.shape)}")
     return x
+
+
+def weighted(per_feature: Tensor, weights: Tensor | None) -> Tensor:
+    """B×N×K times weights of B×N or of B×1×H×W, N = H·W; as it is without. Raises ValueError where they do not fit."""
+    if weights is None:
+        return per_feature
+    flat = weights.flatten(1)
+    if flat.shape != per_feature.shape[:2]:
+        fits = tuple(per_feature.shape[:2])
+        raise ValueError(f"weights must be B×N or B×1×H×W for B×N = {fits}, not {tuple(weights.shape)}")
+    return per_feature * flat[:, :, None]
 
 
 def mean_gap(scores: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -10,9 +11,8 @@ from numpy.typing import NDArray
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.democratic import Aggregation, aggregate, power_normalise
+from resight.embedding.embedding import Features, Weights, join_weights
 from resight.errors import RecipeError
-
-Features = NDArray[np.float32]
 
 KIND = "triangulation-embedding"
 _BLOCK = 1024  # features embedded at a time
@@ -91,12 +91,18 @@ class Triangulation:
         vector: Features = self.transform_sets([features])[0]
         return vector
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
-        """N sets of n_i×D features to N×K float32. Raises ValueError for another D."""
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
+        """N sets of n_i×D features to N×K float32, weights as ``Embedding`` has them. ValueError for another D."""
         for features in sets:
             check_features(features, self.input_dimension)
         return encode_sets(
-            lambda x: directions(x, self.centroids), self.mean, self.projection, sets, self.aggregation, self.power
+            lambda x: directions(x, self.centroids),
+            self.mean,
+            self.projection,
+            sets,
+            weights,
+            self.aggregation,
+            self.power,
         )
 
     def save(self, path: str | Path) -> str:
@@ -171,24 +177,34 @@ def encode_sets(
     mean: Features,
     projection: Features,
     sets: Sequence[Features],
+    weights: Weights | None,
     aggregation: Aggregation,
     power: float,
 ) -> Features:
-    """N×K: each set's features embedded, whitened, aggregated, raised to ``power`` and ℓ2-normalised."""
+    """N×K: each set's features embedded, whitened, aggregated, raised to ``power`` and ℓ2-normalised.
+
+    weights: by which whitened features are multiplied, after what makes their aggregation democratic.
+    """
+    flat = join_weights(sets, weights)
+    bounds = np.cumsum([0, *map(len, sets)])
+    counted = [None if flat is None else flat[start:stop] for start, stop in pairwise(bounds)]
     totals = np.zeros((len(sets), len(projection)))
     if aggregation == "sum":  # whitening is affine, so it may follow the sum: one product for all sets
         sums = np.zeros((len(sets), len(mean)))
-        for row, features in enumerate(sets):
+        for row, (features, own) in enumerate(zip(sets, counted, strict=True)):
             for start in range(0, len(features), _BLOCK):
-                sums[row] += (embed(features[start : start + _BLOCK]) - mean).sum(axis=0, dtype=np.float64)
+                centred = embed(features[start : start + _BLOCK]) - mean
+                if own is not None:
+                    centred *= own[start : start + _BLOCK, np.newaxis]
+                sums[row] += centred.sum(axis=0, dtype=np.float64)
         totals = sums @ projection.T
     else:
-        for row, features in enumerate(sets):
+        for row, (features, own) in enumerate(zip(sets, counted, strict=True)):
             whitened = np.empty((len(features), len(projection)), np.float32)
             for start in range(0, len(features), _BLOCK):
                 block = slice(start, start + _BLOCK)
                 whitened[block] = (embed(features[block]) - mean) @ projection.T
-            totals[row] = aggregate(whitened, aggregation)
+            totals[row] = aggregate(whitened, aggregation, own)
     return power_normalise(totals, power)
 
 

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.codebook import Codebook, codebook_of, codebook_tensors
 from resight.embedding.democratic import power_normalise
-from resight.embedding.embedding import Features, batches, join
+from resight.embedding.embedding import Features, Weights, join, join_weights, weighted_batches
 from resight.errors import RecipeError
 
 KIND = "vlad"
@@ -85,12 +85,12 @@ class Vlad:
         vector: Features = self.transform_sets([features])[0]
         return vector
 
-    def transform_sets(self, sets: Sequence[Features]) -> Features:
-        """N sets of n_i×D features to N×W·D float32."""
+    def transform_sets(self, sets: Sequence[Features], weights: Weights | None = None) -> Features:
+        """N sets of n_i×D features to N×W·D float32. weights: of each x − c, as ``Embedding`` has them."""
         vectors = np.empty((len(sets), self.dimension), np.float32)
         row = 0
-        for batch in batches(sets, _BATCH):
-            sums = residual_sums(batch, self.codebook, unit="residual" in self.normalisations)
+        for batch, own in weighted_batches(sets, join_weights(sets, weights), _BATCH):
+            sums = residual_sums(batch, self.codebook, own, unit="residual" in self.normalisations)
             if "intra" in self.normalisations:  # which undoes any scale of the power law before it
                 sums = power_normalise(sums, self._power)
                 sums = power_normalise(sums.reshape(len(batch), -1), 1.0)
@@ -124,9 +124,16 @@ class Vlad:
         return tensors | {"alpha": np.array(self._power)}
 
 
-def residual_sums(sets: Sequence[Features], codebook: Codebook, *, unit: bool = False) -> Features:
+def residual_sums(
+    sets: Sequence[Features],
+    codebook: Codebook,
+    weights: NDArray[np.float32] | None = None,
+    *,
+    unit: bool = False,
+) -> Features:
     """Σ (x − c) over the features x of each set at each word c, N×W×D float32; ``unit``: of ℓ2-normalised residuals.
 
+    weights: of all features, (Σn_i,), by which residuals are multiplied.
     A residual is made before it is summed, so that features that lie on their words give exactly zero. Raises
     ValueError for sets that do not fit the codebook.
     """
@@ -140,7 +147,7 @@ def residual_sums(sets: Sequence[Features], codebook: Codebook, *, unit: bool = 
     place = owner * len(codebook) + words[held]
     # One-hot rows times the residuals: a sum by groups, without sorting and without a loop over sets or words.
     one_hot = csr_array(
-        (np.ones(len(held), np.float32), (place, np.arange(len(held)))),
+        (np.ones(len(held), np.float32) if weights is None else weights[held], (place, np.arange(len(held)))),
         shape=(len(sets) * len(codebook), len(held)),
     )
     sums: Features = np.asarray(one_hot @ residuals, np.float32)
