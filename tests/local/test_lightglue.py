@@ -240,7 +240,7 @@ def test_size_and_angle_are_positions_too_where_the_network_has_them():
     np.testing.assert_allclose(at.numpy(), expected, rtol=1e-5)
 
 
-def test_unsigned_descriptors_are_brought_to_length_one():
+def test_descriptors_kept_as_integers_are_brought_to_length_one():
     made, whole = network(), np.random.default_rng(0).integers(0, 256, (4, 6)).astype(np.uint8)
     found, _ = made._inputs(features(whole, 0), (9, 9))
     np.testing.assert_allclose(

@@ -28,7 +28,7 @@ from resight.recipes.attention import Attention, Saliency
 from resight.recipes.local_stages import LocalStage
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import CodebookStage, HammingStage, Recipe, load_recipe
-from resight.recipes.rerank_stages import ModelStage, RerankStage
+from resight.recipes.rerank_stages import MatchingStage, ModelStage, RerankStage
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
     from resight.describe.global_descriptor import GlobalDescriber
@@ -205,7 +205,7 @@ def _copy_attention(attention: Attention, into: Path, place: int) -> Attention:
 
 def _copy_model(stage: RerankStage, into: Path, place: int) -> RerankStage:
     """Copy what a stage of re-ranking learned, if it is one that learns; the stage that names the copy in ``into``."""
-    if not isinstance(stage, ModelStage):
+    if not isinstance(stage, ModelStage | MatchingStage) or not stage.model:
         return stage
     from resight.networks.weights import check_sha256, file_sha256  # it imports torch
 

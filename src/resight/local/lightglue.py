@@ -232,8 +232,8 @@ class LightGlue(nn.Module):
         """Correspondences of two images' features: rows of the query, ascending, rows of the result, probabilities.
 
         query_size, result_size: (width, height) of the images in the keypoints' pixels. threshold: a match's
-        probability is above this, and the largest of its row and of its column. uint8 descriptors are ℓ2-normalised
-        first. Raises QueryError for descriptors of another length than the network's.
+        probability is above this, and the largest of its row and of its column. Descriptors kept as integers are
+        ℓ2-normalised first. Raises QueryError for descriptors of another length than the network's.
         """
         if len(query) == 0 or len(result) == 0:
             return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
@@ -254,7 +254,7 @@ class LightGlue(nn.Module):
                 f"{features.descriptors.shape[1]}; match the features it was trained on"
             )
         descriptors = features.descriptors.astype(np.float32)
-        if features.descriptors.dtype == np.uint8:
+        if features.descriptors.dtype != np.float32:
             length = np.linalg.norm(descriptors, axis=1, keepdims=True)
             descriptors = descriptors / np.maximum(length, np.finfo(np.float32).tiny)
         half, longest = np.array(size, np.float32) / 2, max(size)

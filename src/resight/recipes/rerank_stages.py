@@ -1,8 +1,8 @@
 """The [[rerank]] tables: what re-orders the ranking by global descriptors, one after the other (survey §5.2)."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from resight.recipes.stage import Stage
 
@@ -141,6 +141,32 @@ class TransformerStage(ModelStage):
     heads: int = Field(default=4, ge=1)
 
 
+class MatchingStage(Stage):
+    """The first images by how many matches of local features agree on one map; for recipes with [local].
+
+    matcher: mutual nearest neighbours with Lowe's ratio, 1 without; or LightGlue (Lindenberger et al. 2023).
+    model: LightGlue's published weights, relative to the recipe's folder. trained_on: the features these are for.
+    map, max_error, seed: as model, max_error and seed of [verify].
+    """
+
+    method: Literal["matching"]
+    depth: int = Field(default=100, ge=1)
+    matcher: Literal["mutual", "lightglue"] = "mutual"
+    ratio: float = Field(default=0.9, gt=0, le=1)
+    model: str = ""
+    model_sha256: str = ""
+    trained_on: Literal["superpoint", "disk", "aliked", "sift", "doghardnet"] = "aliked"
+    map: Literal["homography", "similarity", "affine"] = "homography"
+    max_error: float = Field(default=0.01, gt=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        if (self.matcher == "lightglue") != bool(self.model):
+            raise ValueError('matcher = "lightglue" goes with model, the path of its weights')
+        return self
+
+
 class RegionalDiffusionStage(Stage):
     """Diffusion over the images' regions (Iscen et al. 2017, §4.2). levels: as of ``PatchStage``."""
 
@@ -180,6 +206,7 @@ RerankStage = Annotated[
     | ManifoldStage
     | SeparationStage
     | TransformerStage
+    | MatchingStage
     | PatchStage,
     Field(discriminator="method"),
 ]

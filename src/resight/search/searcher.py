@@ -194,8 +194,7 @@ class Searcher:
         have, lack = order[described], order[~described]
         ranking = Ranking(ids[have], similarity[have], (None,) * len(have), -np.inf, calibrated=False)
         vector = self._joint(examples, self.recipe.global_)
-        wanted = tuple(example.description for example in examples if example.weight > 0)
-        found = self.reranking.rerank(Asked(vector, vector[None], wanted), ranking)
+        found = self.reranking.rerank(Asked(vector, vector[None], tuple(examples)), ranking)
         scores = np.append(found.scores, np.full(len(lack), min(-1.0, found.scores.min(initial=-1.0)), np.float32))
         ranked = self.snapshot.positions(found.ids)
         located = {p: e for p, e in zip(ranked.tolist(), found.evidence, strict=True) if e is not None}
@@ -210,6 +209,7 @@ class Searcher:
             regions=self._regions,
             descriptions=None if self.recipe.local is None else _Stored(self),
             max_side=self.recipe.image.max_side,
+            oriented=self.recipe.local is not None and self.recipe.local.oriented,
             progress=self._progress,
         )
         return prepare(self.recipe.rerank, source)

@@ -13,6 +13,7 @@ from resight.errors import QueryError, RecipeError
 from resight.local.features import LocalFeatures, quantised
 from resight.recipes import Recipe, load_recipe
 from resight.search.collection import Collection
+from resight.search.examples import DescribedExample
 from resight.search.rerank import (
     Database,
     Diffusion,
@@ -249,7 +250,9 @@ def test_a_transformer_re_ranks_what_a_collection_keeps(tmp_path, draw):
     prepared = prepare([stage], Source(database, Cache(tmp_path / "k"), descriptions=descriptions))
     asked = Description((600, 400), draw(1, seed=9)[0], local(6, 77, 582.0))
     start = initial_ranking(asked.global_descriptor, database)
-    found = prepared.rerank(Asked(asked.global_descriptor, asked.global_descriptor[None], (asked,)), start)
+    found = prepared.rerank(
+        Asked(asked.global_descriptor, asked.global_descriptor[None], (DescribedExample(asked),)), start
+    )
     gallery = {i: tokens_of(each, 4, 1024) for i, each in descriptions.items()}
     expected = TransformerReranker(model, gallery, 6).rerank(tokens_of(asked, 4, 1024), start)
     same(found, expected)

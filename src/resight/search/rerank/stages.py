@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.describe.description import Description
-from resight.errors import QueryError, RecipeError
+from resight.errors import RecipeError
+from resight.recipes.recipe import VerifyStage
 from resight.recipes.rerank_stages import (
     AugmentationStage,
     ManifoldStage,
+    MatchingStage,
     ModelStage,
     OfflineDiffusionStage,
     PatchStage,
@@ -21,12 +23,14 @@ from resight.recipes.rerank_stages import (
     SeparationStage,
     TransformerStage,
 )
+from resight.search.examples import DescribedExample
 from resight.search.ranking import Ranking
 from resight.search.rerank.cache import Cache
 from resight.search.rerank.diffusion import Diffusion
 from resight.search.rerank.egt import ExploreExploit
 from resight.search.rerank.expansion import QueryExpansion, augmented, load_augmented, save_augmented
 from resight.search.rerank.ime import ManifoldLayer
+from resight.search.rerank.matching import MatchReranker, lightglue_matcher, mutual_matcher
 from resight.search.rerank.offline import OfflineDiffusion
 from resight.search.rerank.patches import PatchReranker, Regions
 from resight.search.rerank.rdp import RegularisedDiffusion
@@ -46,7 +50,8 @@ class Source:
     database: one row an image. cache: for what they build. regions: of all its images, of a grid with so many levels,
         where there are any.
     descriptions: by image id, with local features, where there are any. max_side: in pixels, of the pictures that these
-        are of. progress: told what is built.
+        are of. oriented: whether their keypoints have scales and orientations of their own. progress: told what is
+        built.
     """
 
     database: Database
@@ -54,6 +59,7 @@ class Source:
     regions: Callable[[int], Regions] | None = None
     descriptions: Mapping[int, Description] | None = None
     max_side: int = 1024
+    oriented: bool = True
     progress: Callable[[Progress], None] = lambda state: None
 
 
@@ -61,13 +67,13 @@ class Source:
 class Asked:
     """A query as stages take it, all ℓ2-normalised.
 
-    vector: (D,) float32. vectors: Q×D, of its regions or else the one vector. descriptions: of the pictures that
-        are wanted, for stages that read local features.
+    vector: (D,) float32. vectors: Q×D, of its regions or else the one vector. examples: its pictures, for stages that
+        read local features.
     """
 
     vector: NDArray[np.float32]
     vectors: NDArray[np.float32]
-    descriptions: tuple[Description, ...] = ()
+    examples: tuple[DescribedExample, ...] = ()
 
 
 Step = Callable[[Asked, Ranking], Ranking]
@@ -181,8 +187,7 @@ def _transformer(stage: TransformerStage, source: Source) -> tuple[Step, Databas
     from resight.search.rerank.tokens import StoredTokens, tokens_of
     from resight.search.rerank.transformer import RerankingTransformer, TransformerReranker  # imports torch
 
-    if source.descriptions is None:
-        raise RecipeError("[[rerank]] transformer reads local features: it needs a collection whose recipe has [local]")
+    descriptions = _descriptions(stage.method, source)
     _checked(stage)
     published = Path(stage.model).suffix in (".pt", ".pth")
     model = (
@@ -190,18 +195,29 @@ def _transformer(stage: TransformerStage, source: Source) -> tuple[Step, Databas
         if published
         else RerankingTransformer.load(stage.model)
     )
-    stored = StoredTokens(source.descriptions, stage.features, source.max_side)
+    stored = StoredTokens(descriptions, stage.features, source.max_side)
     method = TransformerReranker(model, stored, stage.depth)
 
     def step(asked: Asked, ranking: Ranking) -> Ranking:
         """Of several wanted pictures the one that an image matches best counts."""
-        if not asked.descriptions:
-            raise QueryError("a query without local features cannot be re-ranked by a transformer")
         ids = ranking.ids[: stage.depth]
-        queries = [tokens_of(each, stage.features, source.max_side) for each in asked.descriptions]
+        wanted = [example.description for example in asked.examples if example.weight > 0]
+        queries = [tokens_of(each, stage.features, source.max_side) for each in wanted]
         return first(ranking, *best(ids, np.max([method.logits(query, ids) for query in queries], axis=0)))
 
     return step, source.database
+
+
+def _matching(stage: MatchingStage, source: Source) -> tuple[Step, Database]:
+    descriptions = _descriptions(stage.method, source)
+    if stage.matcher == "lightglue":
+        _checked(stage)
+        matcher = lightglue_matcher(stage.model, stage.trained_on)
+    else:
+        matcher = mutual_matcher(stage.ratio)
+    maps = VerifyStage(model=stage.map, max_error=stage.max_error, seed=stage.seed)
+    method = MatchReranker(descriptions, matcher, maps, stage.depth, source.oriented)
+    return lambda asked, ranking: method.rerank(asked.examples, ranking), source.database
 
 
 def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[Step, Database]:
@@ -224,6 +240,7 @@ _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
     "ime": _manifold,
     "gss": _separation,
     "transformer": _transformer,
+    "matching": _matching,
     "regional-diffusion": _regional_diffusion,
     "patches": _patches,
 }
@@ -238,11 +255,17 @@ def _regions(stage: RegionalDiffusionStage | PatchStage, source: Source) -> Regi
     return source.regions(stage.levels)
 
 
+def _descriptions(method: str, source: Source) -> Mapping[int, Description]:
+    if source.descriptions is None:
+        raise RecipeError(f"[[rerank]] {method} reads local features: it needs a collection whose recipe has [local]")
+    return source.descriptions
+
+
 def _parameters(stage: RerankStage) -> str:
     return stage.model_dump_json(exclude={"model"})
 
 
-def _checked(stage: ModelStage) -> str:
+def _checked(stage: ModelStage | MatchingStage) -> str:
     """The sha256 of a stage's model. RecipeError where it is not the one that the recipe was made with."""
     from resight.networks.weights import check_sha256, file_sha256  # imports torch
 
