@@ -240,8 +240,10 @@ def test_size_and_angle_are_positions_too_where_the_network_has_them():
     np.testing.assert_allclose(at.numpy(), expected, rtol=1e-5)
 
 
-def test_descriptors_kept_as_integers_are_brought_to_length_one():
-    made, whole = network(), np.random.default_rng(0).integers(0, 256, (4, 6)).astype(np.uint8)
+@pytest.mark.parametrize("kept", [np.uint8, np.int8])
+def test_descriptors_kept_as_integers_are_brought_to_length_one(kept):
+    bounds = np.iinfo(kept)
+    made, whole = network(), np.random.default_rng(0).integers(bounds.min, bounds.max, (4, 6)).astype(kept)
     found, _ = made._inputs(features(whole, 0), (9, 9))
     np.testing.assert_allclose(
         found.numpy(), whole / np.linalg.norm(whole.astype(float), axis=1, keepdims=True), rtol=1e-6
