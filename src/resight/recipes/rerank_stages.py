@@ -112,9 +112,12 @@ class ManifoldStage(Stage):
 
 
 class ModelStage(Stage):
-    """model: path of what was learned, relative to the recipe's folder. model_sha256: of it, checked when loaded."""
+    """model: path of what was learned, relative to the recipe's folder; "" before it is there.
 
-    model: str = Field(min_length=1)
+    model_sha256: of it, checked when it is loaded.
+    """
+
+    model: str = ""
     model_sha256: str = ""
 
 

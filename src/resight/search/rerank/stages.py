@@ -15,7 +15,6 @@ from resight.recipes.rerank_stages import (
     AugmentationStage,
     ManifoldStage,
     MatchingStage,
-    ModelStage,
     OfflineDiffusionStage,
     PatchStage,
     RegionalDiffusionStage,
@@ -265,10 +264,15 @@ def _parameters(stage: RerankStage) -> str:
     return stage.model_dump_json(exclude={"model"})
 
 
-def _checked(stage: ModelStage | MatchingStage) -> str:
-    """The sha256 of a stage's model. RecipeError where it is not the one that the recipe was made with."""
+def _checked(stage: SeparationStage | TransformerStage | MatchingStage) -> str:
+    """The sha256 of a stage's model. RecipeError where there is none, or not the one that the recipe was made with."""
     from resight.networks.weights import check_sha256, file_sha256  # imports torch
 
+    if not stage.model:
+        raise RecipeError(
+            f"[[rerank]] {stage.method} has no model yet: name one as `model`. `resight recipes show gss`, or "
+            "reranking-transformer, says where it comes from"
+        )
     found = file_sha256(stage.model)
     check_sha256(found, stage.model_sha256, stage.model)
     return found
