@@ -35,9 +35,11 @@ NETWORKS = {
     "densenet169": ("features", 320, 1664),
     "mobilenetv3_large_100": ("features", 224, 960),
     "vit_small_patch14_dinov2": ("cls", 224, 384),
+    "resnet101": ("layer4", 1024, 2048),
 }
-_BATCH = 16
-_MEGAPIXELS = (0.3, 1, 4, 12, 24, 50)  # of the photographs of the memory test
+FOR_CPU = tuple(NETWORKS)[:-1]  # benchmarks/gpu.py has the last
+_WARM = 16  # pictures that go through a network before it is timed
+MEGAPIXELS = (0.3, 1, 4, 12, 24, 50)  # of the photographs of the memory test
 
 
 @dataclass(frozen=True)
@@ -134,16 +136,16 @@ def ours(paths: Sequence[Path], chosen: Recipe, workers: int) -> tuple[str, floa
 
 
 def bare(paths: Sequence[Path], chosen: Recipe) -> float:
-    """Images a second of the same engine and batches, with the pictures in memory."""
+    """Images a second of the same engine, with the pictures in memory."""
     describer = Describer(chosen)
     network = describer.network
     if network is None:
         raise ValueError("the recipe has no network")
     prepared = [network.prepare(read_image(path, max_side=chosen.image.max_side).pixels) for path in paths]
-    network.describe_views(prepared[:_BATCH])  # warm
+    list(network.describe_each(prepared[:_WARM]))
     began = time.perf_counter()
-    for start in range(0, len(prepared), _BATCH):
-        network.describe_views(prepared[start : start + _BATCH])
+    for _ in network.describe_each(prepared):
+        pass
     return len(prepared) / (time.perf_counter() - began)
 
 
@@ -158,15 +160,15 @@ def reading(paths: Sequence[Path], chosen: Recipe) -> float:
     return (time.process_time() - began) / len(paths)
 
 
-def mixed(sources: Sequence[Path], into: Path, count: int) -> list[Path]:
-    """Photographs of sizes from 0.3 to 50 megapixels, by turns."""
+def mixed(sources: Sequence[Path], into: Path, count: int, megapixels: Sequence[float]) -> list[Path]:
+    """Photographs of so many megapixels, by turns."""
     into.mkdir(parents=True, exist_ok=True)
     made = []
     for number in range(count):
         path = into / f"{number:04d}.jpg"
         if not path.is_file():
             pixels = read_image(sources[number % len(sources)]).pixels
-            factor = (_MEGAPIXELS[number % len(_MEGAPIXELS)] * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
+            factor = (megapixels[number % len(megapixels)] * 1e6 / (pixels.shape[0] * pixels.shape[1])) ** 0.5
             size = round(pixels.shape[1] * factor), round(pixels.shape[0] * factor)
             PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BILINEAR).save(path, quality=90)
         made.append(path)
@@ -188,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     """Measure each network in fresh processes, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=DATA / "distractors", help="folder of photographs")
-    parser.add_argument("--network", action="append", choices=NETWORKS, help="repeatable (default: all)")
+    parser.add_argument("--network", action="append", choices=FOR_CPU, help="repeatable (default: all)")
     parser.add_argument("--photos", type=int, default=960, help="how many (default: 960)")
     parser.add_argument(
         "--mixed", type=int, default=60, help="photos of the memory test; 0 leaves it out (default: 60)"
@@ -201,9 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     options.work.mkdir(parents=True, exist_ok=True)
     sources = photos.originals(options.source)
     paths = sources[: options.photos]
-    mixture = mixed(sources, options.work / "mixed", options.mixed)
+    mixture = mixed(sources, options.work / "mixed", options.mixed, MEGAPIXELS)
     results, memory = [], []
-    for network in options.network or NETWORKS:
+    for network in options.network or FOR_CPU:
         weights = options.work / f"{network}.safetensors"
         if not weights.is_file():
             write_random(network, weights)
@@ -238,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     protocol = (
         f"the first {len(paths)} photographs of {options.source}, from files to descriptors; resight with "
         f"{options.workers} reading processes, and with storing; loop: one photograph at a time, Pillow, PyTorch "
-        "eager, not stored; bare: the same engine and batches with the pictures in memory; starting Python, loading "
+        "eager, not stored; bare: the same engine with the pictures in memory; starting Python, loading "
         "and converting the network left out; at most: resight ÷ bare can be, as reading shares the cores; peak: "
         "private memory of all processes"
     )
@@ -263,13 +265,13 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     ]
     print(table((*head, *ratios), rows))
     if memory:
-        sizes = ", ".join(map(str, _MEGAPIXELS))
+        sizes = ", ".join(map(str, MEGAPIXELS))
         print(f"\nPhotographs of {sizes} megapixels by turns:\n")
         columns = ("network", "photos", "resight, images/s", "loop, images/s", "peak, MiB", "loop's peak, MiB")
         shown = [(*m[:4], f"{m[4].private / 2**20:.0f}", f"{m[5].private / 2**20:.0f}") for m in memory]
         print(table(columns, shown))
         trained = DATA / "weights/densenet169_imagenet/densenet169_notop_fp16.npz"
-        large = [path for number, path in enumerate(mixture) if _MEGAPIXELS[number % len(_MEGAPIXELS)] >= 4]
+        large = [path for number, path in enumerate(mixture) if MEGAPIXELS[number % len(MEGAPIXELS)] >= 4]
         if large and trained.is_file():
             mean, least = watched(reduced, large, recipe("densenet169", trained)).value
             print(

@@ -155,3 +155,15 @@ def test_the_engine_is_chosen_by_one_setting(backbone, monkeypatch, cache):
         make_engine(network, "openvino")
     if not torch.cuda.is_available():
         assert make_engine(network, "auto").name.startswith("torch ")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_a_cuda_device_computes_in_bfloat16_what_the_cpu_does(backbone, name):
+    network = backbone(name, "features")
+    pictures = [RNG.integers(0, 256, (*size, 3), dtype=np.uint8) for size in ((64, 96), (96, 64), (64, 96))]
+    expected = [TorchEngine(network)(picture[None])[0] for picture in pictures]
+    engine = make_engine(network, "torch")
+    assert network.device.type == "cuda" and engine.name.endswith("bfloat16")
+    for place, (found,) in engine.each(pictures):
+        assert (found - expected[place]).abs().max() <= 0.05 * expected[place].abs().max()

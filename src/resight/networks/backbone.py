@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,12 @@ class Backbone:
 
         return least_side(output, self.multiple)
 
+    def to(self, device: str | torch.device) -> Self:
+        """The backbone itself, moved to a device."""
+        self.module.to(device)
+        self.device = torch.device(device)
+        return self
+
     @property
     def fingerprint(self) -> str:
         """sha256, in hex, of everything that decides what the outputs are."""
@@ -78,7 +84,7 @@ class Backbone:
         if height % self.multiple or width % self.multiple:
             unit = self.multiple
             raise ValueError(f"images for {self.name} must have sides in multiples of {unit}, not {height}×{width}")
-        x = images.to(self.device, torch.float32)
+        x = images.to(self.device).to(torch.float32)  # in this order bytes cross over, not floats
         if not images.is_floating_point():
             x = x / 255
         try:

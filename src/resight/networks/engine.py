@@ -28,6 +28,7 @@ EngineName = Literal["auto", "torch", "openvino"]
 WINDOW = 32
 """Pictures, at most, that an engine holds at a time."""
 _BATCH_PIXELS = 1 << 20  # of pictures that PyTorch computes at a time: bounds memory
+_CUDA_PIXELS = 1 << 24  # the same on a CUDA device, which small batches leave idle
 _REQUESTS = 4  # of OpenVINO for each thread, so that it goes on while the caller is busy with outputs
 TOLERANCE = 1e-3
 """Of an engine's outputs against PyTorch's on the same device in float32, relative to the largest output."""
@@ -68,9 +69,9 @@ class FromBytes(nn.Module):
 def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
     """The engine of that name, or the one that RESIGHT_ENGINE names.
 
-    ``auto``, if neither does: PyTorch on a CUDA device where there is one, and for transformers, which it computes
-    faster; else OpenVINO where it is installed (docs/measurements.md). Raises RecipeError for an unknown name and for
-    an engine that is not installed.
+    ``torch`` moves the backbone to a CUDA device where there is one. ``auto``, if neither does: PyTorch there, and for
+    transformers, which it computes faster; else OpenVINO where it is installed (docs/measurements.md). Raises
+    RecipeError for an unknown name and for an engine that is not installed.
     """
     name = name or os.environ.get("RESIGHT_ENGINE") or "auto"
     if name not in get_args(EngineName):
@@ -80,33 +81,33 @@ def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
         raise RecipeError(
             "the engine openvino is not installed: pip install 'resight[fast]', or set RESIGHT_ENGINE=torch"
         )
-    patches = backbone.multiple > 1
-    if name == "torch" or (name == "auto" and (torch.cuda.is_available() or patches or not installed)):
-        return TorchEngine(backbone)
+    patches, cuda = backbone.multiple > 1, torch.cuda.is_available()
+    if name == "torch" or (name == "auto" and (cuda or patches or not installed)):
+        return TorchEngine(backbone.to("cuda") if cuda else backbone)
     return OpenVinoEngine(backbone)
 
 
 class TorchEngine:
-    """PyTorch: float32 on a CPU, bfloat16 on a CUDA device."""
+    """PyTorch, where the backbone is: in float32 on a CPU, in bfloat16 on a CUDA device."""
 
     identity = ""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self.name = f"torch {torch.__version__}"
+        self._cuda = backbone.device.type == "cuda"
+        self.name = f"torch {torch.__version__}{', bfloat16' if self._cuda else ''}"
 
     @torch.inference_mode()
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        cuda = self._backbone.device.type == "cuda"
-        with torch.autocast("cuda", torch.bfloat16, enabled=cuda):
+        with torch.autocast("cuda", torch.bfloat16, enabled=self._cuda):
             outputs = self._backbone(images)
         return tuple(output.float().cpu() for output in outputs)
 
     def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         for first, window in _windows(pictures):
             for (height, width), places in _by_size(window).items():
-                many = max(1, _BATCH_PIXELS // (height * width))
+                many = max(1, (_CUDA_PIXELS if self._cuda else _BATCH_PIXELS) // (height * width))
                 for start in range(0, len(places), many):
                     part = places[start : start + many]
                     outputs = self(np.stack([window[place] for place in part]))
