@@ -1,29 +1,36 @@
 """mAP by layer, pooling, scheme and fusion, as the survey's §6.3 compares them; cosine of unwhitened vectors.
 
 A thin user of `resight.evaluation.variants`, which shares a network's passes among its variants; schemes and fusions
-are only here.
+are only here. Fusions of visual words are the recipes mof and deepindex, on this network, fitted and evaluated as the
+commands do it.
 """
 
 import argparse
+import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import tomli_w
 from numpy.typing import NDArray
 
 from common import DATA, add_set_options, cache_name, header, labelled_sets, percent, protocol_text, table, write_json
+from resight.describe.fit import fit_recipe
 from resight.describe.published import import_weights
 from resight.errors import ImageError
-from resight.evaluation import LabelledSet
+from resight.evaluation import LabelledSet, evaluate
 from resight.evaluation.variants import Described, Variants, Vectors, measure
-from resight.features.fusion import concatenate, fuse
+from resight.features.fusion import Late, append_orthogonal, concatenate, fuse
 from resight.geometry.boxes import Box, crop
 from resight.images.image import Image
 from resight.images.read import read_image
+from resight.recipes import Recipe, load_recipe
+from resight.recipes.network_stages import GlobalStage
 
+LATE: tuple[Late, ...] = tuple(method for method in get_args(Late) if method != "scores")  # which joining is, too
 _GRID: dict[str, Any] = {"kind": "grid", "levels": 3}
 
 
@@ -100,15 +107,49 @@ def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[
         f"{layers[-2]} + {layers[-1]}": [f"{layer}, gem" for layer in layers[-2:]],
         "all layers": [f"{layer}, gem" for layer in layers],
         "all layers, R-MAC": [f"{layer}, R-MAC" for layer in layers],
+        f"{layers[-1]}, gem + R-MAC": [f"{layers[-1]}, {pooling}" for pooling in ("gem", "R-MAC")],
     }
     for group, names in groups.items():
         weights = [1.0] * len(names)
         joined = [concatenate([x[name] for name in names], weights) for x in (queries, database)]
         found[f"{group}: joined"] = joined[0] @ joined[1].T
         each = np.stack([queries[name] @ database[name].T for name in reversed(names)], axis=2)
-        for method in ("ranks", "exponential"):
+        for method in LATE:
             found[f"{group}: {method}"] = np.stack([fuse(s, weights, method) for s in each])
+    # The last group is of vectors of one length.
+    orthogonal = [append_orthogonal(*(x[name] for name in names)) for x in (queries, database)]
+    found[f"{group}: orthogonal"] = orthogonal[0] @ orthogonal[1].T
     return found
+
+
+def fusions_of_words(network: Network, weights: str, side: int) -> dict[str, Recipe]:
+    """Recipes of visual words: the last layer's, all layers' (MOF), and pairs of the last two layers' (DeepIndex)."""
+    *_, low, last = network.layers
+    of_map = {"scheme": {"kind": "pyramid", "cells": (1, 2, 3)}}  # the shipped one sends each cell through the network
+    systems = {
+        f"{last}: words": ("mof", (last,), {"dimensions": 1000}),
+        "all layers: words, joined": ("mof", network.layers[::-1], {"dimensions": 1000 * len(network.layers)}),
+        f"{low} + {last}: pairs of words": ("deepindex", (last, low), of_map),
+    }
+    found = {}
+    for variant, (name, (layer, *others), change) in systems.items():
+        recipe = load_recipe(name)
+        assert recipe.global_ is not None
+        own = {"network": network.name, "weights": weights, "layer": layer, "max_side": side}
+        table = recipe.global_.model_dump() | own | change | {"also": [{"layer": other} for other in others]}
+        found[variant] = recipe.model_copy(update={"global_": GlobalStage.model_validate(table)})
+    return found
+
+
+def fitted(recipe: Recipe, photos: Path, sample: int, folder: Path) -> Path:
+    """The recipe, fitted on a sample of photos; kept in ``folder``."""
+    key = hashlib.sha256(f"{recipe.model_dump_json()} {photos} {sample}".encode()).hexdigest()[:12]
+    into = folder / f"{recipe.name}-{key}"
+    if not into.is_dir():
+        file = folder / f"{recipe.name}-{key}.toml"
+        file.write_text(tomli_w.dumps(recipe.model_dump(by_alias=True, exclude_none=True)))
+        fit_recipe(file, [photos], weights=None, into=into, sample=sample)
+    return into
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -118,6 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--network", action="append", choices=NETWORKS, help="repeatable (default: all)")
     parser.add_argument("--side", type=int, default=362, help="longest side the networks see (default: 362)")
     parser.add_argument("--pixels", action="store_true", help="also schemes with a pass a region: many times slower")
+    parser.add_argument("--fusion", action="store_true", help="only fusions, and the layers that are fused")
+    parser.add_argument("--fit", type=Path, default=DATA / "distractors", help="photos that words are learned from")
+    parser.add_argument("--sample", type=int, default=300, help="how many of these (default: 300)")
     options = parser.parse_args(arguments)
     options.collections.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
@@ -125,6 +169,11 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         network = NETWORKS[name]
         weights = str(network.weights(options.collections))
         tables = network.variants(options.side, options.pixels)
+        if options.fusion:
+            fused = {f"{layer}, {pooling}" for layer in network.layers for pooling in ("gem", "R-MAC")}
+            tables = {variant: table for variant, table in tables.items() if variant in fused}
+        words = fusions_of_words(network, weights, options.side)
+        ready = {v: fitted(r, options.fit, options.sample, options.collections) for v, r in words.items()}
         facts = {"network": network.name, "weights": weights}
         variants = Variants.of({variant: {**facts, **table} for variant, table in tables.items()}, _read)
         for labelled in labelled_sets(options):
@@ -136,6 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
             for variant, similarity in similarities.items():
                 length = database[variant].shape[1] if variant in database else None
                 figure = measure(labelled, similarity)
+                results.append(
+                    {"network": name, "set": labelled.name, "variant": variant, "length": length, "mAP": figure}
+                )
+            for variant, recipe in ready.items():
+                report = evaluate(labelled, recipe, workers=options.workers)
+                figure, length = report.figures.mean_average_precision, words[variant].global_.dimensions
                 results.append(
                     {"network": name, "set": labelled.name, "variant": variant, "length": length, "mAP": figure}
                 )

@@ -144,11 +144,24 @@ def test_extraction_runs(labelled_folder, tmp_path, capsys, monkeypatch):
     pytest.importorskip("torch")
     import extraction
 
-    monkeypatch.setattr(extraction, "_MEGAPIXELS", (0.1, 0.3))
+    monkeypatch.setattr(extraction, "MEGAPIXELS", (0.1, 0.3))
     where = ["--source", str(labelled_folder), "--work", str(tmp_path), "--workers", "1"]
     (one,) = extraction.main([*where, "--photos", "4", "--mixed", "2", "--network", "mobilenetv3_large_100"])
     assert one.images == 4 and min(one.loop, one.ours, one.bare) > 0
     assert "Photographs of 0.1, 0.3 megapixels by turns" in capsys.readouterr().out
+
+
+def test_the_busy_time_of_a_device_counts_what_overlaps_once(tmp_path):
+    import torch
+
+    import gpu
+
+    spans = [(5.0, 6.0), (0.0, 2.0), (1.0, 3.0), (1.5, 1.8), (6.0, 6.5)]
+    ticks = np.arange(0, 7, 0.01)
+    assert gpu.busy(spans) == pytest.approx(0.01 * sum(any(a <= t < b for a, b in spans) for t in ticks), abs=0.05)
+    if not torch.cuda.is_available():
+        with pytest.raises(SystemExit):
+            gpu.main(["--work", str(tmp_path)])
 
 
 @pytest.mark.data
@@ -159,11 +172,14 @@ def test_layers_compares_what_it_should(labelled_folder, tmp_path, capsys):
     weights = DATA / "weights" / layers.NETWORKS["densenet169"].file
     if not weights.is_file():
         pytest.skip(f"{weights} is absent; RESIGHT_TEST_DATA names the folder of the sets and weights")
-    where = ["--set", str(labelled_folder), "--collections", str(tmp_path), "--side", "128"]
-    results = {r["variant"]: r for r in layers.main([*where, "--network", "densenet169"])}
+    where = ["--set", str(labelled_folder), "--collections", str(tmp_path), "--side", "128", "--workers", "1"]
+    words = ["--fit", str(DATA / "distractors"), "--sample", "80"]
+    results = {r["variant"]: r for r in layers.main([*where, *words, "--network", "densenet169"])}
     # The whole is one region; joined vectors of two layers have both their lengths.
     assert results["features, gem"]["length"] == 1664 and results["block1, gem"]["length"] == 256
     assert results["features, gem, pyramid 1+2, joined"]["length"] == 5 * 1664
+    assert results["all layers: words, joined"]["length"] == 4000
+    assert {f"all layers: {how}" for how in ("ranks", "exponential", "index-matrix")} < results.keys()
     assert all(0 < r["mAP"] <= 1 for r in results.values())
     assert "| densenet169 | features, gem | 1664 |" in capsys.readouterr().out
 
