@@ -11,7 +11,15 @@ from pydantic import Field, ValidationError, model_validator
 from resight.errors import RecipeError
 from resight.recipes.local_stages import LOCAL_FILES, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
-from resight.recipes.rerank_stages import RERANK_FILES, PatchStage, RegionalDiffusionStage, RerankStage
+from resight.recipes.rerank_stages import (
+    RERANK_FILES,
+    KernelStage,
+    MatchingStage,
+    PatchStage,
+    RegionalDiffusionStage,
+    RerankStage,
+    TransformerStage,
+)
 from resight.recipes.stage import Stage
 
 
@@ -171,6 +179,11 @@ class Recipe(Stage):
             raise ValueError("the path of [hamming] needs that of [codebook], to whose words it belongs")
         if self.rerank and (self.filter != "global" or self.global_ is None or self.global_.late):
             raise ValueError('[[rerank]] needs filter = "global" with one vector an image, so without a late fusion')
+        by_features = any(isinstance(s, MatchingStage | KernelStage | TransformerStage) for s in self.rerank)
+        if by_features and self.local is None:
+            raise ValueError("[[rerank]] matching, kernel and transformer need the table [local]")
+        if any(isinstance(s, KernelStage) for s in self.rerank) and self.codebook is None:
+            raise ValueError("[[rerank]] kernel needs the table [codebook], whose words it matches in")
         if (self.verify is None) != (self.calibration is None):
             raise ValueError("[verify] and [calibration] go together: a verified score is a calibrated probability")
         if self.expansion is not None and self.verify is None:

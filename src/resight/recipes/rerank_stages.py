@@ -170,6 +170,26 @@ class MatchingStage(Stage):
         return self
 
 
+class KernelStage(Stage):
+    """The first images by a match kernel in full; for recipes with [local] and [codebook].
+
+    kernel: SMK or ASMK (Tolias, Avrithis & Jégou 2013/2016), R-ASMK with the squares of R-MAC's grid and the whole as
+        regions (Teichmann et al. 2019), or the dynamic match kernel (Yang et al. 2018).
+    query_assignments: nearest words of a query's descriptor; an image's has one. alpha, threshold: of the selectivity.
+    levels: of R-ASMK's grid. fraction, decay: of the dynamic kernel's threshold.
+    """
+
+    method: Literal["kernel"]
+    kernel: Literal["smk", "asmk", "r-asmk", "dynamic"]
+    depth: int = Field(default=100, ge=1)
+    query_assignments: int = Field(default=5, ge=1, le=32)
+    alpha: float = Field(default=3.0, gt=0)
+    threshold: float = Field(default=0.0, ge=-1, lt=1)
+    levels: Levels = 2
+    fraction: float = Field(default=0.6, gt=0, le=1)
+    decay: float = Field(default=0.5, ge=0)
+
+
 class RegionalDiffusionStage(Stage):
     """Diffusion over the images' regions (Iscen et al. 2017, §4.2). levels: as of ``PatchStage``."""
 
@@ -210,6 +230,7 @@ RerankStage = Annotated[
     | SeparationStage
     | TransformerStage
     | MatchingStage
+    | KernelStage
     | PatchStage,
     Field(discriminator="method"),
 ]

@@ -208,6 +208,7 @@ class Searcher:
             Cache(self._folder / "rerank"),
             regions=self._regions,
             descriptions=None if self.recipe.local is None else _Stored(self),
+            codebook=self.snapshot.codebook,
             max_side=self.recipe.image.max_side,
             oriented=self.recipe.local is not None and self.recipe.local.oriented,
             progress=self._progress,

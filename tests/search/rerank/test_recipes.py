@@ -27,16 +27,25 @@ METHODS = {
     "superglobal": lambda database, folder: SuperGlobal(),
 }
 MODELS = "gss", "reranking-transformer"
+KERNELS = {"dmk-cnn": "dynamic", "r-asmk": "r-asmk"}  # which test_kernel.py tests
 
 
 def test_none_is_left_out():
-    assert {*METHODS, *MODELS} == {name for name in recipe_names() if load_recipe(name).rerank}
+    assert {*METHODS, *MODELS, *KERNELS} == {name for name in recipe_names() if load_recipe(name).rerank}
 
 
 @pytest.mark.parametrize("name", [*METHODS, "gss"])
 def test_they_describe_as_the_recipe_they_start_from(name):
     found, base = load_recipe(name), load_recipe("gem-densenet169")
     assert (found.image, found.global_, found.local) == (base.image, base.global_, base.local)
+
+
+@pytest.mark.parametrize(("name", "kernel"), KERNELS.items())
+def test_kernels_match_what_the_default_finds(name, kernel):
+    found, base = load_recipe(name), load_recipe("rootsift-asmk")
+    (stage,) = found.rerank
+    assert (stage.kernel, found.global_) == (kernel, load_recipe("gem-densenet169").global_)
+    assert (found.local, found.codebook) == (base.local, base.codebook)
 
 
 def stored(name, folder, vectors):

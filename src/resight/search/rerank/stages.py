@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.describe.description import Description
+from resight.embedding.codebook import Codebook
 from resight.errors import RecipeError
 from resight.recipes.recipe import VerifyStage
 from resight.recipes.rerank_stages import (
     AugmentationStage,
+    KernelStage,
     ManifoldStage,
     MatchingStage,
     OfflineDiffusionStage,
@@ -29,6 +31,7 @@ from resight.search.rerank.diffusion import Diffusion
 from resight.search.rerank.egt import ExploreExploit
 from resight.search.rerank.expansion import QueryExpansion, augmented, load_augmented, save_augmented
 from resight.search.rerank.ime import ManifoldLayer
+from resight.search.rerank.kernel import KernelReranker
 from resight.search.rerank.matching import MatchReranker, lightglue_matcher, mutual_matcher
 from resight.search.rerank.offline import OfflineDiffusion
 from resight.search.rerank.patches import PatchReranker, Regions
@@ -47,16 +50,16 @@ class Source:
     """What stages may draw on.
 
     database: one row an image. cache: for what they build. regions: of all its images, of a grid with so many levels,
-        where there are any.
-    descriptions: by image id, with local features, where there are any. max_side: in pixels, of the pictures that these
-        are of. oriented: whether their keypoints have scales and orientations of their own. progress: told what is
-        built.
+        where there are any. descriptions: by image id, with local features, where there are any. codebook: their words.
+    max_side: in pixels, of the pictures that these are of. oriented: whether their keypoints have scales and
+        orientations of their own. progress: told what is built.
     """
 
     database: Database
     cache: Cache
     regions: Callable[[int], Regions] | None = None
     descriptions: Mapping[int, Description] | None = None
+    codebook: Codebook | None = None
     max_side: int = 1024
     oriented: bool = True
     progress: Callable[[Progress], None] = lambda state: None
@@ -219,6 +222,16 @@ def _matching(stage: MatchingStage, source: Source) -> tuple[Step, Database]:
     return lambda asked, ranking: method.rerank(asked.examples, ranking), source.database
 
 
+def _kernel(stage: KernelStage, source: Source) -> tuple[Step, Database]:
+    descriptions = _descriptions(stage.method, source)
+    if source.codebook is None:
+        raise RecipeError(
+            "[[rerank]] kernel matches in visual words: it needs a collection whose recipe has [codebook]"
+        )
+    method = KernelReranker(stage, source.codebook, source.database, descriptions)
+    return lambda asked, ranking: method.rerank(asked.examples, ranking), source.database
+
+
 def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[Step, Database]:
     regions = _regions(stage, source)
     method = RegionalDiffusion(
@@ -240,6 +253,7 @@ _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
     "gss": _separation,
     "transformer": _transformer,
     "matching": _matching,
+    "kernel": _kernel,
     "regional-diffusion": _regional_diffusion,
     "patches": _patches,
 }
