@@ -68,7 +68,9 @@ FAMILIES = {
     "DeiT": Family("deit_tiny_patch16_224"),
     "Swin": Family("swin_tiny_patch4_window7_224"),
     "DINOv2": Family("vit_small_patch14_dinov2"),
+    "DINOv3": Family("vit_small_patch16_dinov3"),
     "CLIP": Family("vit_xsmall_patch16_clip_224"),
+    "SigLIP": Family("vit_base_patch16_siglip_224"),
 }
 
 
