@@ -60,8 +60,12 @@ def clocked(work: Sequence[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def pool(head: Head, output: torch.Tensor, picture: np.ndarray) -> np.ndarray:
-    """1×C from the layer's output."""
-    return head.vectors([(head.features(output, picture, None),)])
+    """1×C from the layer's output, on one thread as `GlobalDescriber` does it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    vectors = head.vectors([(head.features(output, picture, None),)])
+    torch.set_num_threads(threads)
+    return vectors
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Result]:

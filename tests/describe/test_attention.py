@@ -20,6 +20,7 @@ from resight.pooling.attention_gem import AttentionGeM  # noqa: E402
 from resight.pooling.crn import ContextualReweighting  # noqa: E402
 from resight.pooling.delf_attention import DelfAttention  # noqa: E402
 from resight.pooling.multiscale_attention import RegionalAttention  # noqa: E402
+from resight.pooling.rmac import region_cells  # noqa: E402
 from resight.pooling.saliency import spectral_residual  # noqa: E402
 from resight.pooling.second_order import SecondOrderAttention  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
@@ -82,6 +83,22 @@ def by_norms(module, x, picture):
     return (features * norms).sum(axis=(1, 2)) / norms.sum()
 
 
+def by_centre(module, x, picture):
+    """SPoC: a Gaussian of the distance to the centre, σ a third of that to the nearest border."""
+    features = x[0].double().numpy()
+    height, width = features.shape[1:]
+    y, z = np.mgrid[:height, :width] + 0.5
+    squared = (y - height / 2) ** 2 + (z - width / 2) ** 2
+    return (features * np.exp(-squared / (2 * (min(height, width) / 6) ** 2))).sum(axis=(1, 2))
+
+
+def by_sums(module, x, picture):
+    """CroW's spatial weights: the root of a position's share in the ℓ2 norm of the sums over channels."""
+    features = x[0].double().numpy()
+    sums = features.sum(axis=0)
+    return (features * np.sqrt(sums / np.linalg.norm(sums))).sum(axis=(1, 2))
+
+
 def by_residual(module, x, picture):
     features = x[0].double().numpy()
     saliency = cv2.resize(spectral_residual(picture), features.shape[:0:-1], interpolation=cv2.INTER_AREA)
@@ -99,6 +116,8 @@ SYSTEMS = {
         lambda m, x, _: m(x)[0].double().numpy(),
     ),
     "norms": ("saliency", {"pooling": "average"}, by_norms),
+    "centre": ("saliency", {"pooling": "sum", "attention": {"by": "centre"}}, by_centre),
+    "sums": ("saliency", {"pooling": "sum", "attention": {"by": "sums"}}, by_sums),
     "spectral residual": ("saliency", {"attention": {"by": "spectral-residual"}}, by_residual),
 }
 
@@ -238,6 +257,81 @@ def test_an_embedding_takes_rewritten_positions(network, folder, noise):
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+WEIGHTED = {
+    "BLCF-saliency": ("saliency", {"by": "spectral-residual"}, {"kind": "bow", "words": 5, "idf": False}),
+    "SWVF, VLAD": ("saliency", {"by": "sums"}, {"kind": "vlad", "words": 2, "reduce": 6}),
+    "SWVF, Fisher": ("saliency", {"by": "centre"}, {"kind": "fisher", "components": 2, "reduce": 4}),
+    "CRN": ("crn", {}, {"kind": "netvlad", "words": 2, "mask": "sum"}),
+    "DELF": ("delf", {}, {"kind": "binary-vlad", "words": 2}),
+}
+
+
+@pytest.mark.parametrize("system", WEIGHTED)
+def test_an_embedding_counts_positions_by_their_weights(system, network, folder, noise):
+    """Against the embedding itself, given the unit features and the mask, of the map by hand."""
+    kind, table, embedding = WEIGHTED[system]
+    module = trained(kind)
+    stage = stage_of(folder, kind, module, attention=table, embedding=embedding, projection="pca")
+    fitted = fit_recipe(write(folder, stage), [noise], weights=None, into=folder / "fitted")
+    describer = GlobalDescriber(load_recipe(fitted).global_, None)
+    pixels = pixels_of(noise / "1.png")
+    x = map_of(network, pixels)
+    unit = torch.nn.functional.normalize(x, dim=1)[0].flatten(1).T.numpy()
+    mask = weight_of(module, table.get("by"), x, pixels)
+    chosen = np.ones(len(unit), bool)
+    if embedding.get("mask") == "sum":
+        sums = x[0].sum(dim=0).flatten().double().numpy()
+        chosen = sums >= np.median(sums)
+    embedder = describer.heads[0].embedder
+    features = unit if embedder.reduction is None else embedder.reduction.transform(unit)
+    expected = embedder.embedding.transform_sets([features[chosen]], [mask.ravel()[chosen]])[0]
+    np.testing.assert_allclose(describer.raw(pixels), expected, atol=3e-4)
+    assert np.abs(embedder.embedding.transform(features[chosen]) - expected).max() > 1e-3 or system == "DELF"
+
+
+def weight_of(module, by, x, picture):
+    """The weight of each position by the definitions, h×w, up to a factor."""
+    features = x[0].double().numpy()
+    height, width = features.shape[1:]
+    match by:
+        case "spectral-residual":
+            return cv2.resize(spectral_residual(picture), (width, height), interpolation=cv2.INTER_AREA)
+        case "sums":
+            return np.sqrt(features.sum(axis=0))
+        case "centre":
+            y, z = np.mgrid[:height, :width] + 0.5
+            squared = (y - height / 2) ** 2 + (z - width / 2) ** 2
+            return np.exp(-squared / (2 * (min(height, width) / 6) ** 2))
+    return module(x)[0, 0].double().numpy()
+
+
+def test_patch_tokens_are_weighed_by_the_class_token(tmp_path, noise):
+    import timm
+
+    torch.manual_seed(2)
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0, dynamic_img_size=True).eval()
+    safetensors.torch.save_file(network.state_dict(), tmp_path / "vit.safetensors")
+    stage = {"network": "vit_tiny_patch16_224", "layer": "tokens", "max_side": 96, "weights": "vit.safetensors"}
+    stage |= {"attention": {"kind": "class-token", "temperature": 0.3}, "pooling": "average", "whiten": "none"}
+    describer = GlobalDescriber(GlobalStage(**stage, dimensions=192), tmp_path)
+    pixels = pixels_of(noise / "0.png")
+    mean, std = (np.array(network.pretrained_cfg[key]) for key in ("mean", "std"))
+    x = torch.from_numpy(((pixels / 255 - mean) / std).transpose(2, 0, 1)[None]).float()
+    with torch.no_grad():
+        tokens = network.forward_features(x)[0].double().numpy()
+    cls, patches = tokens[0], tokens[1:]
+    cosines = patches @ cls / np.linalg.norm(patches, axis=1) / np.linalg.norm(cls)
+    expected = softmax(cosines / 0.3) @ patches
+    np.testing.assert_allclose(describer.raw(pixels), expected / np.linalg.norm(expected), atol=2e-5)
+    v = describer.describe(pixels_of(noise / "1.png"))
+    (heat,) = locate(describer, pixels, v).maps
+    parts = softmax(cosines / 0.3) * (patches @ v) / np.linalg.norm(expected)
+    np.testing.assert_allclose(heat.ravel(), parts, atol=1e-5)
+
+    stage["network"], stage["weights"] = "swin_tiny_patch4_window7_224", ""
+    assert "has no layer 'tokens'" in refused(tmp_path, stage | {"dimensions": 192})
+
+
 def masks(module, x, picture):
     """The weight of each position by the definitions, h×w; features times these are pooled."""
     match module:
@@ -275,9 +369,27 @@ def test_places_under_attention_gem_add_up(folder, noise):
     assert sum(part.sum() for part in located.maps) == pytest.approx(float(one @ two), abs=1e-5)
 
 
-@pytest.mark.parametrize(("kind", "pooling"), [("second-order", "average"), ("regional", "mac")])
-def test_what_mixes_positions_leaves_no_places(kind, pooling, folder, noise):
-    describer = GlobalDescriber(GlobalStage(**stage_of(folder, kind, trained(kind), pooling=pooling, **RAW)), folder)
+def test_places_of_weighted_regions_are_their_maxima(network, folder, noise):
+    module = trained("regional")
+    describer = GlobalDescriber(
+        GlobalStage(**stage_of(folder, "regional", module, pooling="mac", **RAW | {"scales": (1.0, 0.7071)})), folder
+    )
+    one, two = (describer.describe(pixels_of(noise / f"{n}.png")) for n in (0, 1))
+    located = locate(describer, pixels_of(noise / "0.png"), two)
+    assert sum(part.sum() for part in located.maps) == pytest.approx(float(one @ two), abs=1e-5)
+    assert located.constant == pytest.approx(0, abs=1e-9)
+    # A channel's maximum over the whole map is one region's, and no position that is no region's maximum counts.
+    x = map_of(network, pixels_of(noise / "0.png"))
+    maxima = np.zeros(x.shape[2:], bool)
+    for x1, y1, x2, y2 in region_cells(*x.shape[2:], module.levels, module.variant, module.whole):
+        part = x[0, :, y1:y2, x1:x2]
+        maxima[y1:y2, x1:x2] |= (part == part.amax(dim=(1, 2), keepdim=True)).any(dim=0).numpy()
+    assert not located.maps[0][~maxima].any()
+
+
+def test_what_mixes_positions_leaves_no_places(folder, noise):
+    kind = "second-order"
+    describer = GlobalDescriber(GlobalStage(**stage_of(folder, kind, trained(kind), pooling="average", **RAW)), folder)
     with pytest.raises(RecipeError, match=f"attention {kind} leaves a similarity no places .* mixes the positions"):
         locate(describer, pixels_of(noise / "0.png"), np.zeros(CHANNELS, np.float32))
 

@@ -107,6 +107,12 @@ def test_parts_are_the_channels_that_vary_most_over_the_photos(folder, pictures)
     np.testing.assert_allclose(describer.describe(picture), expected / np.linalg.norm(expected), atol=1e-4)
 
 
+def test_a_misfit_is_told_before_weights_are_downloaded(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(RecipeError, match=r"layer pooled of resnet10t is one vector.*scheme grid cannot take regions"):
+        GlobalDescriber(GlobalStage(**BASE | {"layer": "pooled", "weights": "", "scheme": {"kind": "grid"}}), None)
+
+
 @pytest.mark.parametrize("kind", ["netvlad", "learned-bof", "fisher-layer"])
 def test_trainable_layers_start_from_the_photos(folder, pictures, kind):
     describer, _ = learn(folder, pictures, embedding={"kind": kind, "words": 5, "reduce": 4})

@@ -11,6 +11,7 @@ from PIL import Image as PilImage  # noqa: E402
 from resight.describe.fit import fit_whitenings  # noqa: E402
 from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
 from resight.describe.locate import Located, locate  # noqa: E402
+from resight.describe.pooling import ChannelStatistics  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.images.image import Image  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
@@ -31,6 +32,12 @@ def folder(network, tmp_path_factory):
     """A recipe's folder with the weights in it."""
     made = tmp_path_factory.mktemp("recipe")
     safetensors.torch.save_file(network.state_dict(), made / "w.safetensors")
+    rng = np.random.default_rng(3)
+    classifier = torch.from_numpy(rng.normal(size=(6, 512)).astype(np.float32))
+    whole = network.state_dict() | {"fc.weight": classifier, "fc.bias": torch.zeros(6)}
+    safetensors.torch.save_file(whole, made / "classes.safetensors")
+    mean, variance = rng.random((2, 256), np.float32)
+    ChannelStatistics(mean, variance, 9, "chance").save(made / "channels.safetensors")
     return made
 
 
@@ -62,6 +69,7 @@ def fitted(folder, stage):
 RAW = {"whiten": "none", "dimensions": 256}
 WHOLE = RAW | {"layer": "features", "dimensions": 512, "max_side": 128}
 GRID = {"kind": "grid", "levels": 2}
+CLASSES = {"layer": "layer4", "weights": "classes.safetensors"}
 OTHER = {"layer": "layer2", "pooling": "mac", "weight": 0.5, "scales": (1.0,)}
 SYSTEMS = {
     "gem": {"pooling": {"kind": "gem", "p": 2.5}},
@@ -70,6 +78,12 @@ SYSTEMS = {
     "sum": {"pooling": "sum"},
     "spoc": {"pooling": "spoc"},
     "crow": {"pooling": {"kind": "crow", "a": 3.0, "b": 1.0}},
+    "gram": {"pooling": "gram", "scheme": GRID},
+    "heat": RAW | {"pooling": {"kind": "heat", "threshold": 0.3}, "learned": "channels.safetensors"},
+    "sba": RAW | {"pooling": {"kind": "sba", "parts": 3}, "learned": "channels.safetensors", "dimensions": 768},
+    "sba, whitened": {"pooling": {"kind": "sba", "parts": 2}, "learned": "channels.safetensors", "scheme": GRID},
+    "cam-crow": CLASSES | {"pooling": {"kind": "cam-crow", "top": 3}, "whiten": "regions", "scales": (1.0, 0.7071)},
+    "cam-crow, offline": CLASSES | {"pooling": {"kind": "cam-crow", "classes": (1, 4)}},
     "scales": RAW | {"scales": (1.0, 0.7071, 0.5)},
     "whitened scales": {"scales": (1.0, 0.5)},
     "grid": RAW | {"scheme": GRID},
@@ -208,9 +222,6 @@ def test_maps_of_two_sizes_weigh_by_their_sums():
 
 
 REFUSED = {
-    "pooling gram": {"pooling": "gram"},
-    "pooling sba": {"pooling": "sba"},
-    "pooling heat": {"pooling": "heat"},
     "embedding vlad": {"embedding": {"kind": "vlad"}},
     'aggregate = "max"': {"scheme": GRID | {"aggregate": "max"}},
     "scheme grid of pixels": {"scheme": GRID | {"on": "pixels"}},
@@ -230,6 +241,11 @@ def test_what_has_no_places_is_named(folder, part):
         locate(describer, photos(1)[0], np.zeros(sum(describer.stage.lengths), np.float32))
     assert str(caught.value).startswith(f"{part} leaves a similarity no places")
     assert "fusion concatenate or scores" in str(caught.value)
+
+
+def test_what_a_pooling_has_not_learned_yet_is_said(folder):
+    with pytest.raises(RecipeError, match="not learned yet"):
+        locate(GlobalDescriber(stage(**RAW, pooling="sba"), folder), photos(1)[0], np.zeros(256, np.float32))
 
 
 def test_a_descriptor_of_another_recipe_is_refused(folder):

@@ -9,9 +9,12 @@ torch = pytest.importorskip("torch")
 from resight.pooling.average import average  # noqa: E402
 from resight.pooling.crow import crow  # noqa: E402
 from resight.pooling.gem import gem  # noqa: E402
-from resight.pooling.locate import LOCATABLE, contributions  # noqa: E402
+from resight.pooling.gram import gram  # noqa: E402
+from resight.pooling.heat_diffusion import heat_diffusion  # noqa: E402
+from resight.pooling.locate import LOCATABLE, contributions, regional_contributions, weighted_places  # noqa: E402
 from resight.pooling.mac import mac  # noqa: E402
-from resight.pooling.rmac import r_mac  # noqa: E402
+from resight.pooling.multiscale_attention import weighted_regions  # noqa: E402
+from resight.pooling.rmac import r_mac, regional_mac  # noqa: E402
 from resight.pooling.spoc import spoc  # noqa: E402
 from resight.pooling.sum_pooling import sum_pooling  # noqa: E402
 
@@ -25,6 +28,9 @@ POOLINGS = [
     ("spoc", spoc, {}),
     ("crow", crow, {}),
     ("crow", crow, {"a": 3.0, "b": 1.0}),
+    ("gram", gram, {}),
+    ("heat", heat_diffusion, {}),
+    ("heat", heat_diffusion, {"threshold": 0.4, "ground": 0.5}),
     ("r-mac", r_mac, {}),
     ("r-mac", r_mac, {"levels": 2, "variant": "cirtorch"}),
     ("r-mac", r_mac, {"levels": 2, "whole": True}),
@@ -89,8 +95,25 @@ def test_heat_map_of_a_dot_product():
     torch.testing.assert_close(heat.sum(), (crow(x) * query).sum())
 
 
+def test_places_of_weighted_sums_are_those_of_their_contributions():
+    random = torch.Generator().manual_seed(0)
+    x, weights, directions = (torch.randn(*shape, generator=random) for shape in ((4, 3, 5), (2, 3, 5), (2, 4)))
+    expected = torch.einsum("chw,thw,tc->hw", x, weights, directions)
+    torch.testing.assert_close(weighted_places(x, weights, directions), expected)
+
+
+def test_weighted_regions_add_up():
+    random = torch.Generator().manual_seed(0)
+    x, weights = (
+        torch.randn(2, 3, 6, 7, generator=random),
+        torch.rand(2, len(regional_mac(torch.ones(1, 1, 6, 7), 2)[0])),
+    )
+    parts = regional_contributions(x, weights, 2)
+    torch.testing.assert_close(parts.sum(dim=(2, 3)), weighted_regions(regional_mac(x, 2), weights))
+
+
 def test_bad_input():
-    with pytest.raises(ValueError, match="sum, average, mac, gem, spoc, crow, r-mac, not for 'vlad'"):
+    with pytest.raises(ValueError, match="sum, average, mac, gem, spoc, crow, r-mac, gram, heat, not for 'vlad'"):
         contributions(torch.ones(1, 1, 2, 2), "vlad")
     with pytest.raises(ValueError, match="B×C×H×W"):
         contributions(torch.ones(1, 2, 2), "sum")

@@ -15,6 +15,7 @@ KINDS = {
     "regional": {"levels": 2},
     "attention-gem": {"hidden": 8},
     "saliency": {"by": "spectral-residual"},
+    "class-token": {"temperature": 0.5},
 }
 
 
@@ -29,9 +30,9 @@ def attended(kind, **changes):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_read_and_each_parameter_counts(kind):
-    pooling = "mac" if kind == "regional" else "gem"
-    default, plain = attended(kind, pooling=pooling), parse_recipe(text(pooling=pooling), "mine", None).global_
-    other = parse_recipe(text(attention={"kind": kind} | KINDS[kind], pooling=pooling), "mine", None).global_
+    rest = {"pooling": "mac" if kind == "regional" else "gem", "layer": "tokens" if kind == "class-token" else "layer3"}
+    default, plain = attended(kind, **rest), parse_recipe(text(**rest), "mine", None).global_
+    other = parse_recipe(text(attention={"kind": kind} | KINDS[kind], **rest), "mine", None).global_
     assert default.attention.kind == kind
     assert len({stage.dump_parameters() for stage in (default, other, plain)}) == 3
     # What recipes without attention were fitted for is still what they are.
@@ -48,9 +49,9 @@ REFUSED = [
     ("regional", {}, 'pools regions of its own, as R-MAC does: say pooling = "mac"'),
     ("regional", {"pooling": "mac", "scheme": GRID}, "without scheme and embedding"),
     ("regional", {"pooling": "mac", "embedding": {"kind": "vlad"}}, "without scheme and embedding"),
-    ("crn", {"embedding": {"kind": "netvlad"}}, "embedding netvlad brings to one length again"),
-    ("delf", {"embedding": {"kind": "bow"}}, "embedding bow brings to one length again"),
-    ("saliency", {"embedding": {"kind": "vlad"}}, "embedding vlad brings to one length again"),
+    ("attention-gem", {"embedding": {"kind": "vlad"}}, "was made for GeM, not vlad"),
+    ("class-token", {}, 'layer3 is not of these: say layer = "tokens"'),
+    ("class-token", {"layer": "tokens", "scheme": PIXELS}, "regions of pixels lack"),
     ("attention-gem", {"pooling": "crow"}, "was made for GeM, not crow"),
     ("second-order", {"pooling": "cam-crow"}, "cam-crow sees classes in the map that the network makes"),
 ]
@@ -72,6 +73,10 @@ def test_a_wrong_combination_is_refused_with_the_reason(kind, rest, said):
         ("delf", {"scheme": PIXELS, "pooling": "sum"}),
         ("attention-gem", {"scheme": {"kind": "mser"}}),
         ("saliency", {"pooling": "sba"}),
+        ("class-token", {"layer": "tokens", "pooling": "average"}),
+        ("crn", {"embedding": {"kind": "netvlad"}}),
+        ("delf", {"embedding": {"kind": "bow"}}),
+        ("saliency", {"embedding": {"kind": "fisher"}}),
     ],
 )
 def test_what_goes_together_is_read(kind, rest):

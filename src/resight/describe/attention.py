@@ -1,9 +1,10 @@
 """A recipe's attention made runnable: the map of a picture to one whose places are weighed (survey §4.2.3)."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,29 +12,42 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from resight.describe.pooling import Places, Pool
 from resight.errors import RecipeError
 from resight.networks.layers import Layer
 from resight.networks.weights import file_sha256, load_into, load_state
 from resight.pooling.attention_gem import AttentionGeM
 from resight.pooling.crn import ContextualReweighting, reweight
+from resight.pooling.crow import spatial_weights
 from resight.pooling.delf_attention import DelfAttention
+from resight.pooling.locate import regional_contributions
 from resight.pooling.multiscale_attention import RegionalAttention
 from resight.pooling.saliency import feature_saliency, saliency_weights, spectral_residual
 from resight.pooling.second_order import SecondOrderAttention
-from resight.recipes.attention import AttentionGem, Contextual, Delf, Regional, Saliency, SecondOrder
+from resight.pooling.spoc import centre_prior
+from resight.pooling.tokens import class_attention
+from resight.recipes.attention import AttentionGem, ClassToken, Contextual, Delf, Regional, Saliency, SecondOrder
 from resight.recipes.network_stages import Branch
 from resight.recipes.poolings import Gem, Pooling
 
-Attend = Callable[[Tensor, NDArray[np.uint8]], Tensor]  # a 1×C×h×w map and the picture it is of, to 1×C×h'×w'
+# A 1×C×h×w map, the picture it is of, and what is beside it: the class token, 1×C, where the kind needs it.
+Attend = Callable[[Tensor, NDArray[np.uint8], Tensor | None], Tensor]
 
 Learned = SecondOrder | Contextual | Delf | Regional | AttentionGem
 
 
 @dataclass(frozen=True, eq=False)
 class Attention:
-    """What a branch does to a map before the pooling. fingerprint: of its weights, "" where it has none."""
+    """What a branch does to a map before the pooling.
+
+    attend: to 1×C×h×w. weigh: to 1×1×h×w, the mask by which that is the map; None where there is none.
+    pool, places: in place of the pooling's. fingerprint: of its weights, "" where it has none.
+    """
 
     attend: Attend
+    weigh: Attend | None = None
+    pool: Pool | None = None
+    places: Places | None = None
     fingerprint: str = ""
 
 
@@ -48,10 +62,10 @@ def make_attention(branch: Branch, layer: Layer, folder: Path) -> Attention | No
     match branch.attention:
         case None:
             return None
-        case Saliency(by="norms"):
-            return Attention(lambda x, picture: _weighed(x, feature_saliency(x)))
-        case Saliency():
-            return Attention(lambda x, picture: _weighed(x, torch.from_numpy(spectral_residual(picture))[None, None]))
+        case Saliency() as stage:
+            return _masked(partial(_saliency, stage.by))
+        case ClassToken() as stage:
+            return _masked(partial(_by_class_token, stage.temperature))
         case stage:
             module = _make(stage, layer.channels)
             path = folder / stage.weights
@@ -59,13 +73,13 @@ def make_attention(branch: Branch, layer: Layer, folder: Path) -> Attention | No
             sha256 = _load(module, stage, path, what)
             if isinstance(module, AttentionGeM):
                 _check_exponent(module, branch.pooling, path)
-            return Attention(partial(_attended, module), sha256)
+            return replace(_of(module), fingerprint=sha256)
 
 
 def check_trained(branch: Branch) -> None:
     """Raises RecipeError where the branch's attention is learned and the recipe names no weights of it."""
     stage = branch.attention
-    if stage is not None and not isinstance(stage, Saliency) and not stage.weights:
+    if stage is not None and not isinstance(stage, Saliency | ClassToken) and not stage.weights:
         raise RecipeError(
             f"attention {stage.kind} has to be trained, which `resight fit` does not do: give its weights in the "
             f'recipe, as attention = {{ kind = "{stage.kind}", weights = "FILE" }}'
@@ -107,25 +121,73 @@ def _load(module: nn.Module, stage: Learned, path: Path, what: str) -> str:
     return sha256
 
 
-def _attended(module: nn.Module, x: Tensor, picture: NDArray[np.uint8]) -> Tensor:
-    x = x.float()
+def _of(module: nn.Module) -> Attention:
+    """By a trained module, in float32."""
     match module:
-        case ContextualReweighting():
-            return reweight(x, module(x))
         case DelfAttention():
-            return reweight(F.normalize(x, dim=1), module(x))
+            return _masked(lambda x, picture, beside: module(x), unit=True)
+        case ContextualReweighting():
+            return _masked(lambda x, picture, beside: module(x))
         case AttentionGeM():
-            return reweight(x, 1 + module.mask(x))
+            return _masked(lambda x, picture, beside: 1 + module.mask(x))
         case RegionalAttention():
-            vector: Tensor = module(x)
-            return vector[:, :, None, None]
-    attended: Tensor = module(x)
-    return attended
+
+            def places(x: Tensor, directions: Tensor) -> Tensor:
+                weights = module.weights(x.float()).to(x)
+                parts = regional_contributions(x, weights, module.levels, module.variant, module.whole)
+                heat: Tensor = torch.tensordot(directions[0], parts[0], dims=1)
+                return heat
+
+            def pool(x: Tensor) -> Tensor:
+                vector: Tensor = module(x.float())
+                return vector.to(x)
+
+            return Attention(lambda x, picture, beside: x, pool=pool, places=places)
+
+    def rewritten(x: Tensor, picture: NDArray[np.uint8], beside: Tensor | None) -> Tensor:
+        attended: Tensor = module(x.float())
+        return attended
+
+    return Attention(rewritten)
 
 
-def _weighed(x: Tensor, saliency: Tensor) -> Tensor:
+def _masked(weigh: Attend, *, unit: bool = False) -> Attention:
+    """The map times a mask. unit: features are ℓ2-normalised before."""
+
+    def attend(x: Tensor, picture: NDArray[np.uint8], beside: Tensor | None) -> Tensor:
+        x = x.float()
+        return reweight(F.normalize(x, dim=1) if unit else x, mask(x, picture, beside))
+
+    def mask(x: Tensor, picture: NDArray[np.uint8], beside: Tensor | None) -> Tensor:
+        return weigh(x.float(), picture, beside)
+
+    return Attention(attend, mask)
+
+
+def _saliency(
+    by: Literal["norms", "spectral-residual", "centre", "sums"],
+    x: Tensor,
+    picture: NDArray[np.uint8],
+    beside: Tensor | None,
+) -> Tensor:
     """By a mean of 1, so that even saliency changes nothing and a mean over positions is ``saliency_sum``."""
-    return reweight(x, saliency_weights(x, saliency) * (x.shape[2] * x.shape[3]))
+    match by:
+        case "norms":
+            saliency = feature_saliency(x)
+        case "spectral-residual":
+            saliency = torch.from_numpy(spectral_residual(picture))[None, None]
+        case "centre":
+            saliency = centre_prior(x.shape[2], x.shape[3])[None, None]
+        case "sums":
+            saliency = spatial_weights(x).unsqueeze(1)
+    return saliency_weights(x, saliency) * (x.shape[2] * x.shape[3])
+
+
+def _by_class_token(temperature: float, x: Tensor, picture: NDArray[np.uint8], beside: Tensor | None) -> Tensor:
+    """By a mean of 1, so that a mean over positions is ``attended_patches``."""
+    if beside is None:
+        raise ValueError("the class token's attention needs the class token")
+    return class_attention(x, beside.float(), temperature) * (x.shape[2] * x.shape[3])
 
 
 def _check_exponent(module: AttentionGeM, pooling: Pooling, path: Path) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.artefact import add_meta, read_meta
+from resight.embedding.binary_vlad import BinaryVlad
 from resight.embedding.bow import Bow
 from resight.embedding.codebook import Codebook
 from resight.embedding.embedding import Embedding
@@ -28,14 +29,23 @@ from resight.fitted import PhotoSketch
 from resight.projection.covariance import RunningCovariance
 from resight.projection.pca import pca
 from resight.projection.projection import Projection
-from resight.recipes.embeddings import BowStage, FaembStage, FisherStage, LayerStage, TriangulationStage, VladStage
+from resight.recipes.embeddings import (
+    BinaryVladStage,
+    BowStage,
+    FaembStage,
+    FisherStage,
+    LayerStage,
+    TriangulationStage,
+    VladStage,
+)
 from resight.recipes.embeddings import Embedding as Stage
 
 Features = NDArray[np.floating]
 
-_KINDS: dict[str, type[Bow | Vlad | Fisher | Triangulation | Faemb | LayerEmbedding]] = {
+_KINDS: dict[str, type[Bow | Vlad | BinaryVlad | Fisher | Triangulation | Faemb | LayerEmbedding]] = {
     "bow": Bow,
     "vlad": Vlad,
+    "binary-vlad": BinaryVlad,
     "fisher": Fisher,
     "t-embedding": Triangulation,
     "faemb": Faemb,
@@ -50,11 +60,13 @@ class Embedder:
     """A learned embedding and the PCA before it, None where there is none.
 
     photos: which they were learned from, where that is known.
+    weighted: whether a feature's length is how much it counts; else all count alike.
     """
 
     embedding: Embedding
     reduction: Projection | None
     photos: PhotoSketch | None = None
+    weighted: bool = False
 
     @property
     def fitted_on(self) -> str:
@@ -73,26 +85,28 @@ class Embedder:
 
     def transform_sets(self, sets: Sequence[Features]) -> NDArray[np.float64]:
         """N sets of n_i×C features to N×K, ℓ2-normalised."""
-        return l2_normalise(self.embedding.transform_sets([self._reduced(features) for features in sets]))
+        weights = [np.linalg.norm(features, axis=1) for features in sets] if self.weighted else None
+        return l2_normalise(self.embedding.transform_sets([self._reduced(features) for features in sets], weights))
 
     def memberships(self, features: Features) -> NDArray[np.float64]:
         """n×C features to n×W, how far each belongs to each visual word. Raises ValueError unless it is BoW."""
         if not isinstance(self.embedding, Bow):
             raise ValueError("only a bag of words has words")
-        return self.embedding.memberships(self._reduced(features)).astype(np.float64)
+        found = self.embedding.memberships(self._reduced(features)).astype(np.float64)
+        return found * np.linalg.norm(features, axis=1, keepdims=True) if self.weighted else found
 
     def _reduced(self, features: Features) -> NDArray[np.float32]:
         return reduced(features, self.reduction)
 
     @classmethod
-    def load(cls, stage: Stage, learned: Path, reduction: Path | None) -> Self:
+    def load(cls, stage: Stage, learned: Path, reduction: Path | None, *, weighted: bool = False) -> Self:
         """Raises RecipeError, naming the file, where one is missing, damaged or something else."""
         embedding, facts = _KINDS[stage.kind].load(learned), read_meta(learned)
         try:
             photos = PhotoSketch.from_json(facts["photos"]) if "photos" in facts else None
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"{learned}: does not say what this version can use of its photos: {error}") from error
-        return cls(embedding, Projection.load(reduction) if reduction else None, photos)
+        return cls(embedding, Projection.load(reduction) if reduction else None, photos, weighted)
 
     def save(self, learned: Path, reduction: Path) -> None:
         """Write the embedding and, if there is one, the PCA. Raises RecipeError where that fails."""
@@ -135,6 +149,9 @@ def learn_embedding(stage: Stage, sets: Sequence[NDArray[np.float32]], fitted_on
             _check_enough(features, stage.words)
             options = stage.normalise
             return Vlad.fit(features, stage.words, seed=seed, fitted_on=fitted_on, normalisations=options)
+        case BinaryVladStage():
+            _check_enough(features, stage.words)
+            return BinaryVlad.fit(features, stage.words, seed=seed, fitted_on=fitted_on)
         case FisherStage():
             return Fisher.fit(features, stage.components, seed=seed, fitted_on=fitted_on)
         case TriangulationStage():

@@ -24,7 +24,7 @@ from resight.local.hamming_filter import Signer
 from resight.projection.moments import Moments, running_moments
 from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
-from resight.recipes.attention import Attention, Saliency
+from resight.recipes.attention import Attention, ClassToken, Saliency
 from resight.recipes.local_stages import LocalStage
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import CodebookStage, HammingStage, Recipe, load_recipe
@@ -193,7 +193,7 @@ def _copy_learned(file: Path, into: Path, place: int) -> str:
 
 def _copy_attention(attention: Attention, into: Path, place: int) -> Attention:
     """Copy the weights of a branch's attention, if it has any; the stage that names the copy in ``into``."""
-    if isinstance(attention, Saliency):
+    if isinstance(attention, Saliency | ClassToken):
         return attention
     from resight.networks.weights import file_sha256  # it imports torch
 

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count, tee
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resight.describe.attention import check_trained
-from resight.describe.head import Head, Scales, make_head
+from resight.describe.head import Head, Scales, check_layer, make_head
 from resight.describe.views import Feeding, Views
 from resight.errors import RecipeError
 from resight.features.fusion import append_orthogonal, concatenate, count_pairs
@@ -25,6 +26,7 @@ from resight.networks.backbone import Backbone, load_backbone, load_classifier
 from resight.networks.engine import Engine, make_engine
 from resight.networks.layers import Layer
 from resight.networks.quantise import QuantisedEngine, quantise
+from resight.networks.sketch import Sketch
 from resight.networks.weights import check_sha256, file_sha256
 from resight.projection.projection import Projection
 from resight.recipes.network_stages import GlobalStage, Proposals
@@ -34,12 +36,16 @@ Prepared = tuple[Views, ...]  # of one image, one for each network of the stage
 
 @dataclass(frozen=True, eq=False)
 class _Network:
-    """One network fed in one way. branches: place in the stage of each branch that reads it, and its output's."""
+    """One network fed in one way. branches: place in the stage of each branch that reads it, and its output's.
+
+    beside: by place, the output of the layer that a branch's attention needs besides.
+    """
 
     feeding: Feeding
     engine: Engine
     layers: tuple[Layer, ...]
     branches: tuple[tuple[int, int], ...]
+    beside: Mapping[int, int]
     identity: tuple[str | float | None, ...]  # name, weights' sha256, batch normalisation's ε; and the engine's if any
     backbone: Backbone
 
@@ -88,17 +94,23 @@ class GlobalDescriber:
         weights = folder / first.weights if first.weights else None
         if weights is not None:
             check_sha256(file_sha256(weights), first.weights_sha256, str(weights))
-        names = tuple(dict.fromkeys(branch.layer for branch in branches))
+        pairs = [(branch.layer, branch.beside) for branch in branches]
+        names = tuple(dict.fromkeys(name for pair in pairs for name in pair if name is not None))
+        if weights is None:  # before they are downloaded in vain
+            taps = dict(zip(names, Sketch(first.network).taps(names), strict=True))
+            for branch in branches:
+                check_layer(branch, taps[branch.layer].layer, first.network)
         backbone = load_backbone(first.network, layers=names, weights=weights, revision=first.revision or None)
         if weights is None:
             check_sha256(backbone.weights_sha256, first.weights_sha256, f"the downloaded weights of {first.network}")
         reads = tuple((place, names.index(branch.layer)) for place, branch in zip(places, branches, strict=True))
+        beside = {place: names.index(name) for place, (_, name) in zip(places, pairs, strict=True) if name is not None}
         runs = QuantisedEngine(backbone, folder / first.quantised) if first.quantised else make_engine(backbone, engine)
         identity = backbone.name, backbone.weights_sha256, backbone.batchnorm_eps, *filter(None, [runs.identity])
         schemes = [branch.scheme for branch in branches]
         proposals = tuple(dict.fromkeys(s for s in schemes if isinstance(s, Proposals) and s.on == "map"))
         feeding = Feeding(first, backbone.multiple, backbone.least, proposals)
-        return _Network(feeding, runs, backbone.layers, reads, identity, backbone)
+        return _Network(feeding, runs, backbone.layers, reads, beside, identity, backbone)
 
     def _make_heads(self, folder: Path) -> tuple[Head, ...]:
         layers = {place: network.layers[output] for network in self._networks for place, output in network.branches}
@@ -126,6 +138,11 @@ class GlobalDescriber:
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
             raise ValueError(f"pixels must be H×W×3 uint8, not {pixels.shape} {pixels.dtype}")
         return tuple(feeding.views(pixels) for feeding in self.feedings)
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """For each branch, what it makes of its layer's output."""
+        return self._heads
 
     @property
     def unlearned(self) -> tuple[int, ...]:
@@ -270,7 +287,7 @@ class GlobalDescriber:
         """``features`` image by image, in order: for each branch."""
         copies = tee(images, len(self._networks))
         streams = [
-            self._read_by(network, (image[number] for image in copy))
+            self._read_by(network, map(itemgetter(number), copy))
             for number, (network, copy) in enumerate(zip(self._networks, copies, strict=True))
         ]
         for parts in zip(*streams, strict=True):
@@ -303,7 +320,10 @@ class GlobalDescriber:
         with _one_thread():
             return {
                 place: self._heads[place].features(
-                    outputs[output], views.pictures[number], boxes.get(self._heads[place].branch.scheme)
+                    outputs[output],
+                    views.pictures[number],
+                    boxes.get(self._heads[place].branch.scheme),
+                    outputs[network.beside[place]] if place in network.beside else None,
                 )
                 for place, output in network.branches
             }
@@ -318,7 +338,8 @@ class GlobalDescriber:
             for picture in views.pictures:
                 outputs = network.engine(np.stack([picture]))
                 for place, output in network.branches:
-                    found[place].append((picture, self._heads[place].attended(outputs[output], picture)))
+                    beside = outputs[network.beside[place]] if place in network.beside else None
+                    found[place].append((picture, self._heads[place].attended(outputs[output], picture, beside)))
         return found
 
     def quantise(self, images: Sequence[Prepared], into: Path, fitted_on: str) -> dict[int, str]:

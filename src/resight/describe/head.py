@@ -11,7 +11,7 @@ from torch import Tensor
 
 from resight.describe.attention import Attention, make_attention
 from resight.describe.embedding import Embedder, choose_positions
-from resight.describe.pooling import ChannelStatistics, Pool, learns, make_pool
+from resight.describe.pooling import ChannelStatistics, Places, Pool, learns, make_places, make_pool
 from resight.describe.views import regions_of
 from resight.errors import RecipeError
 from resight.features.multiscale import combine_scales, l2_normalise
@@ -27,7 +27,8 @@ Scales = tuple[NDArray[np.floating], ...]  # R×C features of an image at each s
 class Head:
     """What a branch makes of its layer's output.
 
-    pool: of a map, or of a region's part of it. embedder: None where the recipe has none, or has yet to learn it.
+    pool: of a map, or of a region's part of it. places: where what it pools comes from.
+    embedder: None where the recipe has none, or has yet to learn it.
     learned: fingerprint of what was learned, "" without.
     fitted: what was learned, by name: ``pooling``, ``embedding``, ``reduction``.
     attention: None where the recipe has none.
@@ -36,6 +37,7 @@ class Head:
     branch: Branch
     layer: Layer
     pool: Pool
+    places: Places
     embedder: Embedder | None
     learned: str
     fitted: Mapping[str, Fitted]
@@ -51,25 +53,35 @@ class Head:
         """Of what was learned, "" without, and of the attention, where there is one."""
         return (self.learned,) if self.attention is None else (self.learned, self.attention.fingerprint)
 
-    def attended(self, output: Tensor, picture: NDArray[np.uint8]) -> Tensor:
-        """The layer's output for a picture under the branch's attention, if it has one."""
-        return output if self.attention is None else self.attention.attend(output, picture)
+    def attended(self, output: Tensor, picture: NDArray[np.uint8], beside: Tensor | None) -> Tensor:
+        """The layer's output for a picture under the branch's attention, if it has one. beside: as ``features``."""
+        return output if self.attention is None else self.attention.attend(output, picture, beside)
 
     def features(
-        self, output: Tensor, picture: NDArray[np.uint8], boxes: NDArray[np.float32] | None
+        self,
+        output: Tensor,
+        picture: NDArray[np.uint8],
+        boxes: NDArray[np.float32] | None,
+        beside: Tensor | None = None,
     ) -> NDArray[np.floating]:
         """R×C features of a picture: vectors of its regions; for an embedding, and before learning, of map positions.
 
-        output: the layer's, 1×C×h×w or 1×C. boxes: of proposals on the map, as fractions.
+        Where the embedding counts positions by weights, their features are as long as these.
+        output: the layer's, 1×C×h×w or 1×C. boxes: of proposals on the map, as fractions. beside: the output of the
+        layer that the branch's attention needs besides, if it does.
         """
         scheme = self.branch.scheme
         if self.layer.kind == "vector":
             return output.double().numpy()
-        output = self.attended(output, picture)
         embedding = self.branch.embedding
+        weigh = self.attention.weigh if self.attention is not None and self.branch.weighted else None
+        weights = None if weigh is None else weigh(output, picture, beside)[0, 0].numpy()
+        output = output if weights is not None else self.attended(output, picture, beside)
         if embedding is not None and isinstance(scheme, Whole):
             maps = output[0].float().numpy()
-            return np.ascontiguousarray(maps[:, choose_positions(embedding, maps, picture)].T)
+            chosen = choose_positions(embedding, maps, picture)
+            features = np.ascontiguousarray(maps[:, chosen].T)
+            return features if weights is None else l2_normalise(features) * weights[chosen][:, np.newaxis]
         if embedding is None and not self.ready:  # what its pooling learns from
             return output[0].flatten(1).T.float().numpy()
         cells = cells_on_map(scheme, output, picture, boxes)
@@ -131,7 +143,7 @@ def make_head(
     folder: what the recipe's files are relative to. classifier: of the network, where the pooling asks for it.
     Raises RecipeError where stages do not fit each other, with the reason, or a file cannot be used.
     """
-    _check(branch, layer, network)
+    check_layer(branch, layer, network)
     attention = make_attention(branch, layer, folder)
     if classifier is not None and classifier[0].shape[1] != layer.channels:
         raise RecipeError(
@@ -144,7 +156,7 @@ def make_head(
         if bool(branch.embedding.reduce) != bool(branch.reduction):
             raise RecipeError("embedding: `reduce` and `reduction` go together: fit the recipe with `resight fit`")
         reduction = folder / branch.reduction if branch.reduction else None
-        embedder = Embedder.load(branch.embedding, folder / branch.learned, reduction)
+        embedder = Embedder.load(branch.embedding, folder / branch.learned, reduction, weighted=branch.weighted)
         learned = embedder.fingerprint
         fitted = {"embedding": embedder} | ({} if embedder.reduction is None else {"reduction": embedder.reduction})
         takes = embedder.input_dimension
@@ -163,10 +175,14 @@ def make_head(
                 f"{layer.channels}: fit the recipe again with `resight fit`"
             )
     pool = make_pool(branch.pooling, statistics, classifier)
-    return Head(branch, layer, pool, embedder, learned, fitted, attention)
+    places = make_places(branch.pooling, statistics, classifier)
+    if attention is not None:
+        pool, places = attention.pool or pool, attention.places or places
+    return Head(branch, layer, pool, places, embedder, learned, fitted, attention)
 
 
-def _check(branch: Branch, layer: Layer, network: str) -> None:
+def check_layer(branch: Branch, layer: Layer, network: str) -> None:
+    """Raises RecipeError where the branch asks a layer without positions for what only a map has."""
     if layer.kind == "map":
         return
     what = f"layer {layer.name} of {network} is one vector, without positions"

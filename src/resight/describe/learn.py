@@ -43,6 +43,8 @@ class _Sample:
         if self.branch.embedding is None:
             self.statistics.add(features)
             return
+        if self.branch.weighted:  # their lengths are weights: what counts for nothing teaches nothing
+            features = features[features.any(axis=1)]
         share = max(1, _SAMPLE_BYTES // (4 * features.shape[1] * self.photos))
         drawn = np.sort(self._rng.permutation(len(features))[:share])
         self.sets.append(features[drawn].astype(np.float32))

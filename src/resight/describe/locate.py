@@ -15,12 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from resight.describe.global_descriptor import GlobalDescriber
-from resight.describe.head import cells_on_map
-from resight.describe.pooling import make_pool
+from resight.describe.head import Head, cells_on_map
 from resight.errors import RecipeError
-from resight.pooling.locate import LOCATABLE, contributions
 from resight.projection.projection import Projection
-from resight.recipes.attention import MASKS
+from resight.recipes.attention import SecondOrder
 from resight.recipes.network_stages import Branch, Dense, GlobalStage, Grid, Pyramid, Whole
 
 
@@ -72,21 +70,23 @@ def locate(describer: GlobalDescriber, pixels: NDArray[np.uint8], other: NDArray
     """
     stage = describer.stage
     _check(stage)
+    if describer.unlearned:
+        raise RecipeError("the recipe has not learned yet what its pooling needs: make it ready with `resight fit`")
     if stage.whiten != "none" and not describer.whitenings:
         raise RecipeError("the recipe has no whitening yet: make one with `resight fit`")
     if other.shape != (sum(stage.lengths),):
         raise ValueError(f"the other's descriptor must have {sum(stage.lengths)} entries, not shape {other.shape}")
-    maps: list[tuple[Branch, Tensor, list[list[int]]]] = []  # of each branch and scale, with the cells of its regions
+    maps: list[tuple[Head, Tensor, list[list[int]]]] = []  # of each branch and scale, with the cells of its regions
     features: list[list[Tensor]] = []  # R×C for each branch and scale
-    for branch, seen in zip(stage.branches, describer.outputs(describer.prepare(pixels)), strict=True):
-        pool, scales = make_pool(branch.pooling, None, None), []
+    for head, seen in zip(describer.heads, describer.outputs(describer.prepare(pixels)), strict=True):
+        branch, scales = head.branch, []
         for picture, output in seen:
             if output.ndim != 4:
                 layer = f"layer {branch.layer} of {branch.network}"
                 raise RecipeError(_reason(layer, "it is one vector, without positions"))
             x, cells = output.double(), cells_on_map(branch.scheme, output, picture, None)
-            maps.append((branch, x, cells))
-            pooled = torch.cat([pool(x[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in cells])
+            maps.append((head, x, cells))
+            pooled = torch.cat([head.pool(x[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in cells])
             scales.append(pooled.requires_grad_())
         features.append(scales)
     similarity = _similarity(stage, describer.whitenings, features, torch.from_numpy(other).double())
@@ -97,13 +97,12 @@ def locate(describer: GlobalDescriber, pixels: NDArray[np.uint8], other: NDArray
     return Located(tuple(heats), float(similarity.detach()) - linear)
 
 
-def _heat(branch: Branch, x: Tensor, cells: list[list[int]], directions: Tensor) -> NDArray[np.float64]:
-    """h×w of a 1×C×h×w map: Σ over its regions and channels of direction · contribution. directions: R×C."""
-    parameters = branch.pooling.model_dump(exclude={"kind"})
+def _heat(head: Head, x: Tensor, cells: list[list[int]], directions: Tensor) -> NDArray[np.float64]:
+    """h×w of a 1×C×h×w map: Σ over its regions and entries of direction · contribution. directions: R×D."""
     heat = torch.zeros(x.shape[2:], dtype=x.dtype)
-    for (x1, y1, x2, y2), direction in zip(cells, directions, strict=True):
-        parts = contributions(x[:, :, y1:y2, x1:x2], branch.pooling.kind, **parameters)[0]
-        heat[y1:y2, x1:x2] += torch.tensordot(direction, parts, dims=1)
+    # A pooling may make several vectors of a map, in regions of its own.
+    for (x1, y1, x2, y2), own in zip(cells, directions.chunk(len(cells)), strict=True):
+        heat[y1:y2, x1:x2] += head.places(x[:, :, y1:y2, x1:x2], own)
     return np.asarray(heat.numpy())
 
 
@@ -149,13 +148,11 @@ def _check(stage: GlobalStage) -> None:
     if stage.also and stage.fusion not in ("concatenate", "scores"):
         raise RecipeError(_reason(f"fusion {stage.fusion}", "it is no weighted sum of what the branches say"))
     for branch in stage.branches:
-        scheme, pooling = branch.scheme, branch.pooling.kind
+        scheme = branch.scheme
         if branch.embedding is not None:
             raise RecipeError(_reason(f"embedding {branch.embedding.kind}", "what it counts has left its position"))
-        if branch.attention is not None and not isinstance(branch.attention, MASKS):
+        if isinstance(branch.attention, SecondOrder):
             raise RecipeError(_reason(f"attention {branch.attention.kind}", "it mixes the positions of the map"))
-        if pooling not in LOCATABLE:
-            raise RecipeError(_reason(f"pooling {pooling}", "its value is no sum over positions"))
         if branch.crops:
             raise RecipeError(_reason(f"scheme {scheme.kind} of pixels", "each region has a map of its own"))
         if not isinstance(scheme, Whole | Grid | Pyramid | Dense):
@@ -168,7 +165,7 @@ def _check(stage: GlobalStage) -> None:
 
 def _reason(part: str, why: str) -> str:
     return (
-        f"{part} leaves a similarity no places in the picture, since {why}. What has places: pooling gem, mac, "
-        "average, sum, spoc or crow, over the whole map or a grid, pyramid or dense windows on it, summed over regions "
-        "and scales, under no attention or one that weighs positions; branches joined by fusion concatenate or scores"
+        f"{part} leaves a similarity no places in the picture, since {why}. What has places: every pooling, over the "
+        "whole map or a grid, pyramid or dense windows on it, summed over regions and scales, under no attention or "
+        "one that weighs positions or regions; branches joined by fusion concatenate or scores"
     )

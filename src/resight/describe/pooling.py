@@ -15,13 +15,14 @@ from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
 from resight.pooling.average import average
-from resight.pooling.cam import cam_crow_regions, classes_online
-from resight.pooling.crow import crow
+from resight.pooling.cam import cam_crow_regions, class_activation_maps, classes_online
+from resight.pooling.crow import channel_weights, crow
 from resight.pooling.gem import gem
 from resight.pooling.gram import gram
 from resight.pooling.heat_diffusion import heat_diffusion
+from resight.pooling.locate import contributions, weighted_places
 from resight.pooling.mac import mac
-from resight.pooling.sba import pwa, select_channels
+from resight.pooling.sba import part_weights, pwa, select_channels
 from resight.pooling.spoc import spoc
 from resight.pooling.sum_pooling import sum_pooling
 from resight.recipes.poolings import CamCrow, Crow, Gem, Heat, Parts, Pooling
@@ -30,6 +31,7 @@ _KIND = "channel-statistics"
 _PLAIN = {"mac": mac, "average": average, "sum": sum_pooling, "spoc": spoc, "gram": gram}
 
 Pool = Callable[[Tensor], Tensor]  # 1×C×h×w to R×D, R vectors that are aggregated as those of regions are
+Places = Callable[[Tensor, Tensor], Tensor]  # 1×C×h×w and directions R×D to h×w, whose sum is Σ direction · vector
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,13 +138,47 @@ def _channels(pooling: Parts, statistics: ChannelStatistics | None) -> Tensor:
 
 
 def _class_regions(pooling: CamCrow, weights: Tensor, biases: Tensor) -> Pool:
+    choose = _choice(pooling, weights, biases)
+
+    def pool(x: Tensor) -> Tensor:
+        return cam_crow_regions(x, weights.to(x), choose(x))[0]
+
+    return pool
+
+
+def make_places(
+    pooling: Pooling, statistics: ChannelStatistics | None, classifier: tuple[Tensor, Tensor] | None
+) -> Places:
+    """Where what ``make_pool`` pools comes from. Arguments and errors as there."""
+    match pooling:
+        case Parts():
+            channels = _channels(pooling, statistics)
+
+            def of_parts(x: Tensor, directions: Tensor) -> Tensor:
+                weights = part_weights(x, channels, pooling.alpha, pooling.beta)[0]
+                return weighted_places(x[0], weights, directions.reshape(len(weights), -1))
+
+            return of_parts
+        case CamCrow():
+            if classifier is None:
+                raise ValueError("class activation maps need a classifier")
+            choose = _choice(pooling, *classifier)
+
+            def of_classes(x: Tensor, directions: Tensor) -> Tensor:
+                maps = class_activation_maps(x, classifier[0].to(x), choose(x))[0]
+                return weighted_places(x[0], maps, directions * channel_weights(x))
+
+            return of_classes
+    parameters = pooling.model_dump(exclude={"kind"})
+    if isinstance(pooling, Heat) and statistics is not None:
+        parameters["mean"] = torch.from_numpy(statistics.mean)
+    return lambda x, directions: torch.tensordot(directions[0], contributions(x, pooling.kind, **parameters)[0], dims=1)
+
+
+def _choice(pooling: CamCrow, weights: Tensor, biases: Tensor) -> Callable[[Tensor], Tensor]:
+    """The classes whose maps are taken of a map, 1×C×h×w. Raises RecipeError where there are not so many."""
     most = max((*pooling.classes, (0 if pooling.classes else pooling.top) - 1))
     if most >= len(weights):
         raise RecipeError(f"pooling cam-crow: class {most} of a classifier with {len(weights)} classes, 0 the first")
     fixed = torch.tensor(pooling.classes, dtype=torch.int64)
-
-    def pool(x: Tensor) -> Tensor:
-        classes = fixed if len(fixed) else classes_online(x, weights, biases, pooling.top)
-        return cam_crow_regions(x, weights, classes)[0]
-
-    return pool
+    return lambda x: fixed if len(fixed) else classes_online(x, weights.to(x), biases.to(x), pooling.top)

@@ -78,34 +78,46 @@ class AttentionGem(_Learned):
 class Saliency(Stage):
     """Positions times a saliency that is not learned, scaled to a mean of 1 (after Mohedano et al. 2018).
 
-    by: ``norms`` of the features, or the ``spectral-residual`` of the picture (Hou & Zhang 2007).
+    by: ``norms`` of the features, the ``spectral-residual`` of the picture (Hou & Zhang 2007), SPoC's prior for the
+        ``centre`` (Babenko & Lempitsky 2015), or CroW's ``sums`` of activations (Kalantidis et al. 2016).
     """
 
     kind: Literal["saliency"]
-    by: Literal["norms", "spectral-residual"] = "norms"
+    by: Literal["norms", "spectral-residual", "centre", "sums"] = "norms"
+
+
+class ClassToken(Stage):
+    """Patch tokens times how like the class token they are, by a softmax of cosine / `temperature`, to a mean of 1."""
+
+    kind: Literal["class-token"]
+    temperature: float = Field(default=0.1, gt=0)
 
 
 # One weight, 0 or more, a position: it scales the feature there, and leaves it in its place.
-MASKS = (Contextual, Delf, AttentionGem, Saliency)
+MASKS = (Contextual, Delf, AttentionGem, Saliency, ClassToken)
 _LOCAL = (Delf, AttentionGem)  # which see no more of a picture than the position, or its neighbours
 
-Attention = Annotated[SecondOrder | Contextual | Delf | Regional | AttentionGem | Saliency, Field(discriminator="kind")]
+Attention = Annotated[
+    SecondOrder | Contextual | Delf | Regional | AttentionGem | Saliency | ClassToken, Field(discriminator="kind")
+]
 
 
-def obstacle(attention: Attention, *, pooling: str, embedding: str | None, whole: bool, crops: bool) -> str:
+def obstacle(attention: Attention, *, layer: str, pooling: str, embedding: str | None, whole: bool, crops: bool) -> str:
     """Why what follows cannot follow the attention, and what to change; "" where it can.
 
-    pooling, embedding: their kinds. whole: whether there is no scheme. crops: whether regions of pixels are fed.
+    layer: the branch's. pooling, embedding: their kinds. whole: whether there is no scheme. crops: whether regions of
+        pixels are fed.
     """
     name = f"attention {attention.kind}"
     if crops and not isinstance(attention, _LOCAL):
         return f"{name} weighs places against the rest of a picture, which regions of pixels lack: take them on the map"
     if isinstance(attention, Regional) and (pooling != "mac" or embedding is not None or not whole):
         return f'{name} pools regions of its own, as R-MAC does: say pooling = "mac", without scheme and embedding'
-    if isinstance(attention, MASKS) and embedding is not None and whole:
-        return f"{name} scales features, which embedding {embedding} brings to one length again: choose one of them"
-    if isinstance(attention, AttentionGem) and pooling != "gem":
-        return f'{name} was made for GeM, not {pooling}: say pooling = {{ kind = "gem", p = … }}'
+    if isinstance(attention, ClassToken) and layer != "tokens":
+        return f'{name} compares patch tokens with the class token, and {layer} is not of these: say layer = "tokens"'
+    follows = embedding if embedding is not None and whole else pooling
+    if isinstance(attention, AttentionGem) and follows != "gem":
+        return f'{name} was made for GeM, not {follows}: say pooling = {{ kind = "gem", p = … }}'
     if pooling == "cam-crow":
         return f"pooling cam-crow sees classes in the map that the network makes, not in another: leave {name} out"
     return ""

@@ -22,11 +22,12 @@ class _Embedding(Stage):
 class BowStage(_Embedding):
     """Bag of visual words: each feature counts for its `assignments` nearest words; weighted by idf.
 
+    words: an entry each of the descriptor; the table [bow] over local features takes a million, and stores few.
     root: of the counts, against bursts.
     """
 
     kind: Literal["bow"]
-    words: int = Field(default=1000, ge=2, le=8192)
+    words: int = Field(default=1000, ge=2, le=65_536)
     assignments: int = Field(default=1, ge=1)
     idf: bool = True
     root: bool = False
@@ -38,6 +39,13 @@ class VladStage(_Embedding):
     kind: Literal["vlad"]
     words: int = Field(default=64, ge=1)
     normalise: tuple[Literal["residual", "power", "intra"], ...] = ("intra",)
+
+
+class BinaryVladStage(_Embedding):
+    """Signs of VLAD's sums, whose cosines are Hamming similarities, word by word: leave them unwhitened."""
+
+    kind: Literal["binary-vlad"]
+    words: int = Field(default=64, ge=1)
 
 
 class FisherStage(_Embedding):
@@ -77,5 +85,6 @@ class LayerStage(_Embedding):
 
 
 Embedding = Annotated[
-    BowStage | VladStage | FisherStage | TriangulationStage | FaembStage | LayerStage, Field(discriminator="kind")
+    BowStage | VladStage | BinaryVladStage | FisherStage | TriangulationStage | FaembStage | LayerStage,
+    Field(discriminator="kind"),
 ]

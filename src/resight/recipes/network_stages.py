@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from resight.features.fusion import Late
-from resight.recipes.attention import Attention, obstacle
+from resight.recipes.attention import MASKS, Attention, ClassToken, obstacle
 from resight.recipes.embeddings import BowStage, Embedding
 from resight.recipes.poolings import Gem, Pooling
 from resight.recipes.stage import Stage
@@ -95,7 +95,7 @@ class Branch(Stage):
     max_side: longest side in pixels of what the network sees; smaller images are not enlarged.
     scales: of max_side; scale_pooling combines them.
     attention: what weighs or re-writes the positions of a feature map first; not taken over by further branches, as
-        its weights are of one layer.
+        its weights are of one layer. Before an embedding of positions, its weights say how much each counts.
     pooling: of a feature map over positions; a layer that is a vector has none.
     embedding: of the features at a map's positions, or of regions' vectors, in place of the pooling or aggregation.
     weight: of this branch in the fusion.
@@ -130,6 +130,17 @@ class Branch(Stage):
     def crops(self) -> bool:
         """Whether regions of pixels go through the network, not whole pictures."""
         return isinstance(self.scheme, Keypoints) or (not isinstance(self.scheme, Whole) and self.scheme.on == "pixels")
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the embedding counts positions by the attention's weights."""
+        whole = self.embedding is not None and isinstance(self.scheme, Whole)
+        return whole and isinstance(self.attention, MASKS)
+
+    @property
+    def beside(self) -> str | None:
+        """The layer that the attention needs besides the branch's own."""
+        return "cls" if isinstance(self.attention, ClassToken) else None
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -169,9 +180,15 @@ class Branch(Stage):
             raise ValueError('scale_pooling = "gem" goes with pooling = "gem", whose p it takes')
         whole = isinstance(self.scheme, Whole)
         if self.attention is not None:
-            embedding = None if self.embedding is None else self.embedding.kind
-            pooling = self.pooling.kind
-            if why := obstacle(self.attention, pooling=pooling, embedding=embedding, whole=whole, crops=self.crops):
+            why = obstacle(
+                self.attention,
+                layer=self.layer,
+                pooling=self.pooling.kind,
+                embedding=None if self.embedding is None else self.embedding.kind,
+                whole=whole,
+                crops=self.crops,
+            )
+            if why:
                 raise ValueError(why)
         if self.pooling.kind == "cam-crow" and not whole:
             raise ValueError("cam-crow makes regions itself, one a class: leave the scheme out")
