@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resight.describe.local_features import load_local, load_network_features, weights_sha256
 from resight.errors import RecipeError
-from resight.recipes.local_stages import DelfFeatures, LocalStage, MapStage, Sift
+from resight.recipes.local_stages import ChannelStage, DelfFeatures, LocalStage, MapStage, Sift
 
 if TYPE_CHECKING:
     from resight.images.image import Image
@@ -25,7 +25,7 @@ def place_local(stage: LocalStage, weights: Path | None, into: Path, recipe: str
         return stage
     given = {"weights": str(weights.absolute()), "weights_sha256": ""} if weights else {}
     stage = stage.model_copy(update=given | ({"reduction": ""} if isinstance(stage, MapStage) else {}))
-    if not isinstance(stage, MapStage):
+    if not isinstance(stage, MapStage | ChannelStage):
         load_local(stage, recipe)  # says what is wrong with the weights, if anything is
     placed: dict[str, str] = {}
     if stage.weights:

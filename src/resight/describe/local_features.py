@@ -13,6 +13,7 @@ from resight.local.features import LocalFeatures, quantised
 from resight.local.rootsift import rootsift
 from resight.recipes.local_stages import (
     AlikedFeatures,
+    ChannelStage,
     DelfFeatures,
     HowFeatures,
     LocalStage,
@@ -53,7 +54,7 @@ def load_local(stage: LocalStage, recipe: str, engine: str | None = None) -> Loc
     if isinstance(stage, Sift):
         return _RootSift(stage)
     try:
-        if isinstance(stage, MapStage):
+        if isinstance(stage, MapStage | ChannelStage):
             return _OnMaps(stage, engine)
         return _Patches(stage, recipe)
     except ModuleNotFoundError as error:
@@ -131,7 +132,7 @@ def weights_sha256(path: Path) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
-def load_network_features(stage: MapStage, engine: str | None = None) -> "NetworkFeatures":
+def load_network_features(stage: MapStage | ChannelStage, engine: str | None = None) -> "NetworkFeatures":
     """The features of a network's layer, with the projection that the stage names, if it names one."""
     from resight.local.maps import NetworkFeatures
     from resight.networks.backbone import load_backbone
@@ -141,12 +142,13 @@ def load_network_features(stage: MapStage, engine: str | None = None) -> "Networ
     weights = Path(stage.weights) if stage.weights else None
     backbone = load_backbone(stage.network, layers=(stage.layer,), weights=weights)
     check_sha256(backbone.weights_sha256, stage.weights_sha256, stage.weights or f"the weights of {stage.network}")
-    projection = Projection.load(stage.reduction) if stage.reduction else None
+    projection = Projection.load(stage.reduction) if isinstance(stage, MapStage) and stage.reduction else None
     return NetworkFeatures(backbone, _detector(stage), max_side=stage.max_side, projection=projection, engine=engine)
 
 
 class _OnMaps:
-    def __init__(self, stage: MapStage, engine: str | None) -> None:
+    def __init__(self, stage: MapStage | ChannelStage, engine: str | None) -> None:
+        self._exact = isinstance(stage, ChannelStage)
         self._features = load_network_features(stage, engine)
 
     @property
@@ -154,10 +156,11 @@ class _OnMaps:
         return self._features.fingerprint
 
     def extract(self, image: Image) -> LocalFeatures:
-        return quantised(self._features.extract(image))
+        found = self._features.extract(image)
+        return found if self._exact else quantised(found)
 
 
-def _detector(stage: MapStage) -> "Detector":
+def _detector(stage: MapStage | ChannelStage) -> "Detector":
     if isinstance(stage, DelfFeatures):
         from resight.local.delf import Delf, read_delf_head
 
@@ -174,6 +177,10 @@ def _detector(stage: MapStage) -> "Detector":
         from resight.local.how import How
 
         return How(scales=stage.scales, top=stage.max_features, dimensions=stage.dimensions, normalise=True)
+    if isinstance(stage, ChannelStage):
+        from resight.local.dsm import Dsm
+
+        return Dsm(scales=stage.scales, overlap=stage.overlap, per_channel=stage.per_channel, top=stage.max_features)
     if not isinstance(stage, MaximaFeatures):
         raise TypeError(f"no detector for {type(stage).__name__}")
     from resight.local.maxima import Maxima

@@ -6,9 +6,11 @@ word. Two images are compared by how many features of the same channels one affi
 single correspondences give (Philbin et al., CVPR 2007). Parameters are those of osimeoni/DSM, ``examples/test_dsm.m``.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, cached_property
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from resight.geometry.regions import nms
 from resight.local.features import LocalFeatures
 from resight.local.maps import FeatureMap
+from resight.projection.projection import Projection
 
 PYRAMID = (1.0, 2**-0.5, 0.5)
 """The published scales, of images 1024 pixels long."""
@@ -132,6 +135,32 @@ def stable_regions(picture: NDArray[np.uint8], delta: int) -> list[NDArray[np.in
     return [region.pixels for region in kept]
 
 
+@dataclass(frozen=True)
+class Dsm:
+    """A ``Detector`` (``resight.local.maps``) whose features are ``ChannelFeatures``, packed, which nothing reduces."""
+
+    kind: Literal["dsm"] = "dsm"
+    scales: tuple[float, ...] = PYRAMID
+    overlap: float = 0.2
+    per_channel: int = 10
+    top: int = 2048
+    reduce: Literal["none"] = "none"
+    dimensions: int = _PACKED
+
+    @property
+    def identity(self) -> str:
+        return json.dumps([self.kind, self.scales, self.overlap, self.per_channel, self.top])
+
+    def detect(self, maps: Sequence[FeatureMap]) -> LocalFeatures:
+        """As ``Detector``'s."""
+        found = channel_features(maps, overlap=self.overlap, per_channel=self.per_channel, top=self.top)
+        return found.packed()
+
+    def finish(self, descriptors: NDArray[np.float32], projection: Projection | None) -> NDArray[np.float32]:
+        """As they are."""
+        return descriptors
+
+
 @dataclass(frozen=True, eq=False)
 class ChannelMatch:
     """affine: 2×3 float64 from query to result, or None where nothing agrees.
@@ -213,19 +242,23 @@ class _Region:
     numbers: NDArray[np.int32]
     areas: NDArray[np.int64]
 
-    @property
+    @cached_property
+    def number(self) -> int:
+        return int(self.numbers[self.y, self.x])
+
+    @cached_property
     def area(self) -> int:
-        return int(self.areas[self.numbers[self.y, self.x]])
+        return int(self.areas[self.number])
 
     @property
     def pixels(self) -> NDArray[np.int64]:
         """n×2 (x, y), by row."""
-        return np.argwhere(self.numbers == self.numbers[self.y, self.x])[:, ::-1]
+        return np.argwhere(self.numbers == self.number)[:, ::-1]
 
     def differs(self, other: "_Region") -> bool:
         """Whether two regions, which are nested or disjoint, are disjoint or of areas that differ enough."""
-        small, large = sorted((self, other), key=lambda region: region.area)
-        nested = large.numbers[small.y, small.x] == large.numbers[large.y, large.x]
+        small, large = (self, other) if self.area <= other.area else (other, self)
+        nested = large.numbers[small.y, small.x] == large.number
         return not nested or large.area - small.area >= _DIVERSITY * large.area
 
 

@@ -21,7 +21,7 @@ class _Local(Stage):
     """
 
     oriented: ClassVar[bool] = False
-    stored: ClassVar[np.dtype[np.uint8 | np.int8]] = np.dtype(np.int8)
+    stored: ClassVar[np.dtype[np.uint8 | np.int8 | np.float32]] = np.dtype(np.int8)
     max_features: int = Field(default=1000, ge=16, le=100_000)
 
     @property
@@ -43,7 +43,7 @@ class Sift(_Enlarged):
     contrast_threshold: float = Field(default=0.01, ge=0)
     edge_threshold: float = Field(default=10.0, gt=0)
     oriented: ClassVar[bool] = True
-    stored: ClassVar[np.dtype[np.uint8 | np.int8]] = np.dtype(np.uint8)
+    stored: ClassVar[np.dtype[np.uint8 | np.int8 | np.float32]] = np.dtype(np.uint8)
 
     @property
     def dimension(self) -> int:
@@ -137,7 +137,30 @@ class MaximaFeatures(MapStage):
     edge: float = Field(default=5.0, gt=0)
 
 
+class ChannelStage(_Local):
+    """DSM's features (Siméoni, Avrithis & Chum 2019): stable regions of a layer's channels, for [[rerank]] dsm only.
+
+    Keys as of ``MapStage``. overlap, per_channel: as ``resight.local.dsm.channel_features`` takes them.
+    """
+
+    detector: Literal["dsm"]
+    network: str
+    layer: str
+    max_side: int = Field(default=1024, ge=32, le=4096)
+    scales: Scales = (1.0, 0.7071, 0.5)
+    overlap: float = Field(default=0.2, gt=0, le=1)
+    per_channel: int = Field(default=10, ge=1)
+    max_features: int = Field(default=2048, ge=16, le=100_000)
+    weights: str = ""
+    weights_sha256: str = ""
+    stored: ClassVar[np.dtype[np.uint8 | np.int8 | np.float32]] = np.dtype(np.float32)
+
+    @property
+    def dimension(self) -> int:
+        return 5
+
+
 LocalStage = Annotated[
-    Sift | AlikedFeatures | PatchFeatures | DelfFeatures | HowFeatures | MaximaFeatures,
+    Sift | AlikedFeatures | PatchFeatures | DelfFeatures | HowFeatures | MaximaFeatures | ChannelStage,
     Field(discriminator="detector"),
 ]

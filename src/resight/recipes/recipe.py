@@ -9,10 +9,11 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
-from resight.recipes.local_stages import LOCAL_FILES, LocalStage
+from resight.recipes.local_stages import LOCAL_FILES, ChannelStage, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
 from resight.recipes.rerank_stages import (
     RERANK_FILES,
+    ChannelMatchStage,
     KernelStage,
     MatchingStage,
     PatchStage,
@@ -182,6 +183,11 @@ class Recipe(Stage):
         by_features = any(isinstance(s, MatchingStage | KernelStage | TransformerStage) for s in self.rerank)
         if by_features and self.local is None:
             raise ValueError("[[rerank]] matching, kernel and transformer need the table [local]")
+        channels = isinstance(self.local, ChannelStage)
+        if channels and (by_features or self.codebook is not None):
+            raise ValueError('detector = "dsm" is for [[rerank]] dsm alone: leave out [codebook] and other matching')
+        if any(isinstance(s, ChannelMatchStage) for s in self.rerank) and not channels:
+            raise ValueError('[[rerank]] dsm needs [local] with detector = "dsm"')
         if any(isinstance(s, KernelStage) for s in self.rerank) and self.codebook is None:
             raise ValueError("[[rerank]] kernel needs the table [codebook], whose words it matches in")
         if (self.verify is None) != (self.calibration is None):

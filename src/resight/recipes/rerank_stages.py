@@ -190,6 +190,19 @@ class KernelStage(Stage):
     decay: float = Field(default=0.5, ge=0)
 
 
+class ChannelMatchStage(Stage):
+    """Deep spatial matching (Siméoni, Avrithis & Chum 2019): the first images by features of the same channels that one
+    affine map aligns; for recipes with detector = "dsm".
+
+    max_error: of an inlier, in cells of the map. max_scale_change: of the map, in length, either way.
+    """
+
+    method: Literal["dsm"]
+    depth: int = Field(default=100, ge=1)
+    max_error: float = Field(default=2.0, gt=0)
+    max_scale_change: float = Field(default=3.0, ge=1)
+
+
 class RegionalDiffusionStage(Stage):
     """Diffusion over the images' regions (Iscen et al. 2017, §4.2). levels: as of ``PatchStage``."""
 
@@ -231,6 +244,7 @@ RerankStage = Annotated[
     | TransformerStage
     | MatchingStage
     | KernelStage
+    | ChannelMatchStage
     | PatchStage,
     Field(discriminator="method"),
 ]

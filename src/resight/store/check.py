@@ -39,7 +39,7 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
     """
     recipe = store.recipe
     dimensions = sum(recipe.global_.lengths) if recipe.global_ is not None else 0
-    described = recipe.local.dimension if recipe.local is not None else 0
+    local = recipe.local
     with store.catalogue.snapshot():
         rows = store.catalogue.rows(
             "SELECT id, origin, features_at, features, features_crc, vector_at, vector_crc, words_at, words_crc"
@@ -51,7 +51,11 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
         (
             image,
             origin,
-            (at is None or features.matches(at, record_length(count, described), crc))
+            (
+                at is None
+                or local is None
+                or features.matches(at, record_length(count, local.dimension, local.stored), crc)
+            )
             and (vector_at is None or vectors.matches(vector_at, 4 * dimensions, vector_crc))
             and (words_at is None or words.matches(words_at, 4 * count, words_crc)),
         )

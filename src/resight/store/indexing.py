@@ -336,7 +336,7 @@ def learn_codebook(store: Store, report: Reporter) -> None:
     store.start_generation(codebook, facts, _signer(store, codebook, sample))
 
 
-def _signer(store: Store, codebook: Codebook, sample: NDArray[np.uint8 | np.int8] | None) -> Signer | None:
+def _signer(store: Store, codebook: Codebook, sample: NDArray[np.uint8 | np.int8 | np.float32] | None) -> Signer | None:
     """What [hamming] needs for the words of a codebook: learned from `sample`, or as the recipe's codebook was."""
     hamming, words = store.recipe.hamming, store.recipe.codebook
     if hamming is None or words is None:
@@ -350,7 +350,7 @@ def _signer(store: Store, codebook: Codebook, sample: NDArray[np.uint8 | np.int8
     return Signer.fit(codebook, sample, hamming.bits, seed=words.seed, fitted_on=fitted_on)
 
 
-def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8 | np.int8], int]:
+def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8 | np.int8 | np.float32], int]:
     """Descriptors drawn evenly from all images, and how many images there are."""
     local = store.recipe.local
     if local is None:

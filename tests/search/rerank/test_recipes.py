@@ -31,13 +31,21 @@ KERNELS = {"dmk-cnn": "dynamic", "r-asmk": "r-asmk"}  # which test_kernel.py tes
 
 
 def test_none_is_left_out():
-    assert {*METHODS, *MODELS, *KERNELS} == {name for name in recipe_names() if load_recipe(name).rerank}
+    assert {*METHODS, *MODELS, *KERNELS, "gem-dsm"} == {name for name in recipe_names() if load_recipe(name).rerank}
 
 
 @pytest.mark.parametrize("name", [*METHODS, "gss"])
 def test_they_describe_as_the_recipe_they_start_from(name):
     found, base = load_recipe(name), load_recipe("gem-densenet169")
     assert (found.image, found.global_, found.local) == (base.image, base.global_, base.local)
+
+
+def test_deep_spatial_matching_is_of_the_same_network():
+    """Its features and their re-ranking: test_channels.py."""
+    recipe = load_recipe("gem-dsm")
+    assert recipe.global_ == load_recipe("gem-densenet169").global_
+    assert (recipe.local.network, recipe.local.layer) == (recipe.global_.network, recipe.global_.layer)
+    assert (recipe.local.detector, recipe.rerank[0].method) == ("dsm", "dsm")
 
 
 @pytest.mark.parametrize(("name", "kernel"), KERNELS.items())

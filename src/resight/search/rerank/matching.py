@@ -90,17 +90,27 @@ class MatchReranker:
         ids = ranking.ids[: self.depth]
         results = [self.descriptions[image] for image in ids.tolist()]
         each = [
-            {
-                place: evidence_of(e.description, e.box, result, self.matcher, self.stage, oriented=self.oriented)
-                for place, result in enumerate(results)
-            }
+            [
+                evidence_of(e.description, e.box, result, self.matcher, self.stage, oriented=self.oriented)
+                for result in results
+            ]
             for e in examples
         ]
-        alike = np.zeros(len(ids), np.float32)
-        evidence, standing = best_evidence(each, [alike] * len(examples), [e.weight for e in examples])
-        inliers = np.zeros(len(ids), np.int64)
-        inliers[standing] = [evidence[place].inliers for place in standing]
-        order = np.argsort(-inliers, kind="stable")
-        merged = first(ranking, ids[order], inliers[order].astype(np.float32))
-        shown = tuple(evidence[place] for place in order.tolist())
-        return replace(merged, evidence=shown + merged.evidence[len(order) :])
+        return by_inliers(each, examples, ranking)
+
+
+def by_inliers(each: Sequence[Sequence[Evidence]], examples: Sequence[DescribedExample], ranking: Ranking) -> Ranking:
+    """The first images of a ranking, for which each of E examples has evidence, by inliers and then as they were.
+
+    each: E lists of the first images' evidence, in their order. Which example counts is ``best_evidence``'s to say.
+    """
+    ids = ranking.ids[: len(each[0])]
+    alike = np.zeros(len(ids), np.float32)
+    found = [dict(enumerate(evidence)) for evidence in each]
+    evidence, standing = best_evidence(found, [alike] * len(examples), [e.weight for e in examples])
+    inliers = np.zeros(len(ids), np.int64)
+    inliers[standing] = [evidence[place].inliers for place in standing]
+    order = np.argsort(-inliers, kind="stable")
+    merged = first(ranking, ids[order], inliers[order].astype(np.float32))
+    shown = tuple(evidence[place] for place in order.tolist())
+    return replace(merged, evidence=shown + merged.evidence[len(order) :])

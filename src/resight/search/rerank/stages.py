@@ -14,6 +14,7 @@ from resight.errors import RecipeError
 from resight.recipes.recipe import VerifyStage
 from resight.recipes.rerank_stages import (
     AugmentationStage,
+    ChannelMatchStage,
     KernelStage,
     ManifoldStage,
     MatchingStage,
@@ -27,6 +28,7 @@ from resight.recipes.rerank_stages import (
 from resight.search.examples import DescribedExample
 from resight.search.ranking import Ranking
 from resight.search.rerank.cache import Cache
+from resight.search.rerank.channels import ChannelReranker
 from resight.search.rerank.diffusion import Diffusion
 from resight.search.rerank.egt import ExploreExploit
 from resight.search.rerank.expansion import QueryExpansion, augmented, load_augmented, save_augmented
@@ -232,6 +234,11 @@ def _kernel(stage: KernelStage, source: Source) -> tuple[Step, Database]:
     return lambda asked, ranking: method.rerank(asked.examples, ranking), source.database
 
 
+def _channels(stage: ChannelMatchStage, source: Source) -> tuple[Step, Database]:
+    method = ChannelReranker(_descriptions(stage.method, source), stage.depth, stage.max_error, stage.max_scale_change)
+    return lambda asked, ranking: method.rerank(asked.examples, ranking), source.database
+
+
 def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[Step, Database]:
     regions = _regions(stage, source)
     method = RegionalDiffusion(
@@ -254,6 +261,7 @@ _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
     "transformer": _transformer,
     "matching": _matching,
     "kernel": _kernel,
+    "dsm": _channels,
     "regional-diffusion": _regional_diffusion,
     "patches": _patches,
 }
