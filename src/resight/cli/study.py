@@ -67,7 +67,7 @@ def dimensions(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Compare lengths of the recipe's descriptor under PCA and PCA-whitening: 32, 64, … and all of it."""
+    """Compare lengths of the recipe's descriptor under PCA and PCA-whitening: 32, 64, … and all of it, or 8192."""
     from resight.evaluation import study
 
     with _asked(into, quiet) as reporter:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -27,10 +27,7 @@ from resight.projection.projection import Projection
 from resight.recipes.network_stages import WEIGHTS, GlobalStage
 from resight.recipes.recipe import Recipe
 
-if TYPE_CHECKING:  # it imports torch
-    pass
-
-_LEAST = 32  # dimensions, as in the survey's Fig. 11 (c)
+_LEAST, _MOST = 32, 8192  # dimensions, as in the survey's Fig. 11 (c)
 
 # Of a map, without learning. Average and sum differ in length only, so the unit vectors that are compared are equal.
 POOLINGS: Mapping[str, Mapping[str, Any]] = {
@@ -105,7 +102,7 @@ def study_pooling(
 
 
 def study_dimensions(sets: Sequence[LabelledSet], recipe: Recipe, *, fit: Photos, report: Report = silent) -> Study:
-    """mAP by the length to which PCA and PCA-whitening bring the recipe's descriptor: 32, 64, …, all.
+    """mAP by the length to which PCA and PCA-whitening bring the recipe's descriptor: 32, 64, …, all, or 8192.
 
     fit: photos that both are learned from; there are fewer dimensions than photos. The whole descriptor is whitened,
     also where the recipe whitens regions.
@@ -146,7 +143,8 @@ def study_layers(sets: Sequence[LabelledSet], recipe: Recipe, *, report: Report 
 
 
 def halvings(length: int, most: int) -> list[int]:
-    """32, 64, … up to the smaller of a vector's length and ``most``; and the length itself where it is no more."""
+    """32, 64, … up to the least of a vector's length, ``most`` and 8192; and the length itself where it is no more."""
+    most = min(most, _MOST)
     powers = [d for d in (_LEAST << bits for bits in range(20)) if d < length and d <= most]
     return [*powers, length] if length <= most else powers
 
