@@ -10,6 +10,7 @@ from PIL import Image as PilImage  # noqa: E402
 
 from resight.describe.fit import fit_whitenings  # noqa: E402
 from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
+from resight.describe.learn import learn_heads, save_learned  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.images.image import Image  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
@@ -203,6 +204,31 @@ def test_mixed_sizes_in_one_batch_change_nothing(folder, system):
     np.testing.assert_array_equal(again.describe_views([again.prepare(pixels) for pixels in images]), together)
     streamed = list(again.describe_each(again.prepare(pixels) for pixels in images))
     np.testing.assert_allclose(streamed, together, atol=1e-6)
+
+
+def test_branches_that_are_fed_otherwise_see_their_own_pictures(folder):
+    """Each describes as it does alone, whatever is fed beside it."""
+    ways = [{}, {"max_side": 48, "scales": (1.0, 0.7)}, {"scheme": {"kind": "dog", "top": 3}}]
+    raw = {"whiten": "none", "dimensions": 512}
+    together = GlobalDescriber(stage(also=tuple(ways[1:]), fusion="scores", **raw), folder)
+    alone = [GlobalDescriber(stage(**raw | way), folder) for way in ways]
+    expected = [np.concatenate([one.describe(pixels) for one in alone]) for pixels in sized()]
+    np.testing.assert_allclose(list(together.describe_each(map(together.prepare, sized()))), expected, atol=1e-4)
+
+
+def test_pairs_of_words_need_as_many_regions_of_both_layers(folder):
+    words = {"embedding": {"kind": "bow", "words": 4, "idf": False}, "fusion": "deep-index", "whiten": "none"}
+    unlearned = stage(layer="layer4", also=({"layer": "layer2"},), dimensions=16, **words)
+    describer = GlobalDescriber(unlearned, folder)
+    learned = learn_heads(describer, (Image(p, p.shape[1::-1], "<array>") for p in sized()), 5, "noise")
+    files = [folder / str(place) for place in learned]
+    for file, value in zip(files, learned.values(), strict=True):
+        file.mkdir()
+        save_learned(value, file, 0)
+    paths = [str(file / "embedding.safetensors") for file in files]
+    ready = unlearned.model_copy(update={"learned": paths[0], "also": ({"layer": "layer2", "learned": paths[1]},)})
+    with pytest.raises(RecipeError, match="layer layer4 has 6 regions in a picture in which layer layer2 has 80"):
+        GlobalDescriber(ready, folder).describe(sized()[0])
 
 
 def test_rmac_is_the_sum_of_whitened_maxima_over_the_papers_grid(network, folder):

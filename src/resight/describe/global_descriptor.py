@@ -266,6 +266,14 @@ class GlobalDescriber:
             rows, columns = (
                 [head.memberships(image) for image in of] for head, of in zip(self._heads, features, strict=True)
             )
+            for a, b in zip(rows, columns, strict=True):
+                if len(a) != len(b):
+                    low, high = (branch.layer for branch in self.stage.branches)
+                    raise RecipeError(
+                        f"recipe {self._recipe}: fusion deep-index: layer {low} has {len(a)} regions in a picture in "
+                        f"which layer {high} has {len(b)}: choose layers whose maps are of one size, or regions of "
+                        'pixels, on = "pixels"'
+                    )
             return [np.stack([count_pairs(a, b) for a, b in zip(rows, columns, strict=True)])]
         vectors = [head.vectors(of) for head, of in zip(self._heads, features, strict=True)]
         if self.stage.late:
