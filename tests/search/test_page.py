@@ -152,6 +152,15 @@ def test_the_outline_is_in_the_results_own_frame(write, photo):
     np.testing.assert_allclose(drawn, (piece.outline + 0.5) * 480 / 1200, atol=0.06)
 
 
+def test_a_region_is_outlined_and_not_called_verified(write, photo):
+    corners = np.array([[0, 0], [300, 0], [300, 400], [0, 400]], np.float32)
+    none = np.empty((0, 2), np.float32)
+    region = Evidence(0, 0, None, corners, (0.0, 0.0, 300.0, 400.0), none, none)
+    page = write(FakeCollection({1: photo}), result([0.9], [region]))
+    assert "most similar region, not verified" in page.text and "points agree" not in page.text
+    assert len(page.all("polygon", class_="outline")) == 1
+
+
 def test_the_query_box_is_drawn_in_the_querys_frame(write, photo):
     page = write(FakeCollection({1: photo}), result([0.9], [evidence(np.zeros((4, 2)))], box=(64, 32, 320, 160)))
     boxes = page.all("rect", class_="box")

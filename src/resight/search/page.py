@@ -15,7 +15,7 @@ from resight.errors import ImageError, ResightError
 from resight.images.image import Image
 from resight.images.read import read_image
 from resight.search.drawing import SIDE, Box, Pane, define, escape, overlay, pair, query_box
-from resight.search.ranking import Ranking
+from resight.search.ranking import Evidence, Ranking
 
 if TYPE_CHECKING:
     from resight.search.collection import Collection, Timing
@@ -174,7 +174,7 @@ def _card(
     over = overlay(query, pane, box, evidence)
     href = escape(Path(entry.origin).as_uri()) if Path(entry.origin).is_file() else ""
     name = f'<a href="{href}">{escape(entry.origin)}</a>' if href else escape(entry.origin)
-    agree = "not verified" if evidence is None else f"{evidence.inliers} of {evidence.matches} points agree"
+    agree = _agree(evidence)
     if evidence is not None and evidence.others:
         agree += f"; seen {1 + len(evidence.others)} times"
     if evidence is not None and result.further:
@@ -219,3 +219,11 @@ def _score(score: float, calibrated: bool) -> str:
     if 0 < score < 0.005:
         return "&lt; 1 %"
     return "&gt; 99 %" if 0.995 <= score < 1 else f"{score:.0%}".replace("%", " %")
+
+
+def _agree(evidence: Evidence | None) -> str:
+    if evidence is None:
+        return "not verified"
+    if evidence.homography is None and evidence.outline is not None:  # as of [[rerank]] patches
+        return "most similar region, not verified"
+    return f"{evidence.inliers} of {evidence.matches} points agree"
