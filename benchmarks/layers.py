@@ -1,8 +1,8 @@
 """mAP by layer, pooling, scheme and fusion, as the survey's §6.3 compares them; cosine of unwhitened vectors.
 
 A thin user of `resight.evaluation.variants`, which shares a network's passes among its variants; schemes and fusions
-are only here. Fusions of visual words are the recipes mof and deepindex, on this network, fitted and evaluated as the
-commands do it.
+are only here. Words of all layers, joined, are MOF; pairs of words are the recipe deepindex, fitted and evaluated as
+the commands do it.
 """
 
 import argparse
@@ -18,7 +18,9 @@ import tomli_w
 from numpy.typing import NDArray
 
 from common import DATA, add_set_options, cache_name, header, labelled_sets, percent, protocol_text, table, write_json
+from photos import originals
 from resight.describe.fit import fit_recipe
+from resight.describe.learn import learn_heads, save_learned
 from resight.describe.published import import_weights
 from resight.errors import ImageError
 from resight.evaluation import LabelledSet, evaluate
@@ -32,6 +34,9 @@ from resight.recipes.network_stages import GlobalStage
 
 LATE: tuple[Late, ...] = tuple(method for method in get_args(Late) if method != "scores")  # which joining is, too
 _GRID: dict[str, Any] = {"kind": "grid", "levels": 3}
+_WORDS: dict[str, Any] = {"kind": "bow", "words": 1000, "idf": True}
+
+Tables = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -39,12 +44,14 @@ class Network:
     """A network with trained weights.
 
     name: as recipes name it. file: of shared/data/weights. imported: whether it is a published checkpoint's layout,
-    which `resight weights import` turns into ours. layers: from low to high, the last being the network's.
+    which `resight weights import` turns into ours. layers: from low to high, the last being the network's. paired: one
+    before it whose map has as many positions.
     """
 
     name: str
     file: str
     layers: tuple[str, ...]
+    paired: str
     imported: bool = False
 
     def weights(self, folder: Path) -> Path:
@@ -81,6 +88,7 @@ class Network:
                 "hessian-affine patches": {"kind": "hessian-affine", "top": 20, "side": 96},
             }
         found |= {f"{last}, gem, {name}": {**base, "scheme": scheme} for name, scheme in schemes.items()}
+        found |= {f"{layer}, words": {**base, "layer": layer, "embedding": _WORDS} for layer in self.layers}
         found[f"{last}, gem, 3 scales"] = {**base, "scales": (1.0, 0.7071, 0.5)}
         return found
 
@@ -90,23 +98,26 @@ NETWORKS = {
         "densenet169",
         "densenet169_imagenet/densenet169_notop_fp16.npz",
         ("block1", "block2", "block3", "features"),
+        "features.transition3",
     ),
     "resnet50": Network(
         "resnet50_v1",
         "resnet50_imagenet_conv1to4/resnet50_conv1to4_fp16.npz",
         ("layer1", "layer2", "layer3"),
+        "layer3.2",
         imported=True,
     ),
 }
 
 
 def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[str, NDArray[np.floating]]:
-    """Q×N similarities of fused layers: the last two, all, and all as R-MAC; early, and late in each way."""
+    """Q×N similarities of fused layers: the last two, all, all as R-MAC, all as words; early, and late in each way."""
     found = {}
     groups = {
         f"{layers[-2]} + {layers[-1]}": [f"{layer}, gem" for layer in layers[-2:]],
         "all layers": [f"{layer}, gem" for layer in layers],
         "all layers, R-MAC": [f"{layer}, R-MAC" for layer in layers],
+        "all layers, words": [f"{layer}, words" for layer in layers],
         f"{layers[-1]}, gem + R-MAC": [f"{layers[-1]}, {pooling}" for pooling in ("gem", "R-MAC")],
     }
     for group, names in groups.items():
@@ -122,34 +133,44 @@ def fusions(layers: Sequence[str], database: Vectors, queries: Vectors) -> dict[
     return found
 
 
-def fusions_of_words(network: Network, weights: str, side: int) -> dict[str, Recipe]:
-    """Recipes of visual words: the last layer's, all layers' (MOF), and pairs of the last two layers' (DeepIndex)."""
-    *_, low, last = network.layers
-    of_map = {"scheme": {"kind": "pyramid", "cells": (1, 2, 3)}}  # the shipped one sends each cell through the network
-    systems = {
-        f"{last}: words": ("mof", (last,), {"dimensions": 1000}),
-        "all layers: words, joined": ("mof", network.layers[::-1], {"dimensions": 1000 * len(network.layers)}),
-        f"{low} + {last}: pairs of words": ("deepindex", (last, low), of_map),
-    }
-    found = {}
-    for variant, (name, (layer, *others), change) in systems.items():
-        recipe = load_recipe(name)
-        assert recipe.global_ is not None
-        own = {"network": network.name, "weights": weights, "layer": layer, "max_side": side}
-        table = recipe.global_.model_dump() | own | change | {"also": [{"layer": other} for other in others]}
-        found[variant] = recipe.model_copy(update={"global_": GlobalStage.model_validate(table)})
-    return found
+def pairs_of_words(network: Network, weights: str, side: int) -> Recipe:
+    """The recipe deepindex for two layers of a network; with cells of their maps, not of pixels."""
+    recipe = load_recipe("deepindex")
+    assert recipe.global_ is not None
+    own = {"network": network.name, "weights": weights, "layer": network.layers[-1], "max_side": side}
+    own |= {"also": [{"layer": network.paired}]}
+    cells = {"scheme": {"kind": "pyramid", "cells": (1, 2, 3)}}
+    return recipe.model_copy(update={"global_": GlobalStage.model_validate(recipe.global_.model_dump() | own | cells)})
 
 
 def fitted(recipe: Recipe, photos: Path, sample: int, folder: Path) -> Path:
     """The recipe, fitted on a sample of photos; kept in ``folder``."""
-    key = hashlib.sha256(f"{recipe.model_dump_json()} {photos} {sample}".encode()).hexdigest()[:12]
-    into = folder / f"{recipe.name}-{key}"
+    into = folder / f"{recipe.name}-{_key(recipe.model_dump_json(), photos, sample)}"
     if not into.is_dir():
-        file = folder / f"{recipe.name}-{key}.toml"
+        file = into.with_suffix(".toml")
         file.write_text(tomli_w.dumps(recipe.model_dump(by_alias=True, exclude_none=True)))
         fit_recipe(file, [photos], weights=None, into=into, sample=sample)
     return into
+
+
+def learned(variants: Variants, tables: Tables, photos: Path, sample: int, folder: Path) -> Tables:
+    """The tables with the words that they lack, learned from a sample of photos; kept in ``folder``."""
+    into = folder / f"words-{_key(variants.describer.fingerprint, photos, sample)}"
+    places = variants.describer.unlearned
+    files = {place: into / str(place) for place in places}
+    if not all(file.is_dir() for file in files.values()):
+        paths = originals(photos)
+        drawn = [paths[i] for i in np.sort(np.random.default_rng(0).permutation(len(paths))[:sample])]
+        images = (read_image(path) for path in drawn)
+        for place, value in learn_heads(variants.describer, images, len(drawn), f"{sample} of {photos}").items():
+            files[place].mkdir(parents=True)
+            save_learned(value, files[place], 0)
+    names = {variants.names[place]: str(file / "embedding.safetensors") for place, file in files.items()}
+    return {name: table | ({"learned": names[name]} if name in names else {}) for name, table in tables.items()}
+
+
+def _key(*facts: object) -> str:
+    return hashlib.sha256(" ".join(map(str, facts)).encode()).hexdigest()[:12]
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
@@ -170,12 +191,15 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         weights = str(network.weights(options.collections))
         tables = network.variants(options.side, options.pixels)
         if options.fusion:
-            fused = {f"{layer}, {pooling}" for layer in network.layers for pooling in ("gem", "R-MAC")}
+            fused = {f"{layer}, {how}" for layer in network.layers for how in ("gem", "R-MAC", "words")}
             tables = {variant: table for variant, table in tables.items() if variant in fused}
-        words = fusions_of_words(network, weights, options.side)
-        ready = {v: fitted(r, options.fit, options.sample, options.collections) for v, r in words.items()}
+        pairs = pairs_of_words(network, weights, options.side)
+        ready = fitted(pairs, options.fit, options.sample, options.collections)
         facts = {"network": network.name, "weights": weights}
-        variants = Variants.of({variant: {**facts, **table} for variant, table in tables.items()}, _read)
+        tables = {variant: {**facts, **table} for variant, table in tables.items()}
+        variants = Variants.of(tables, _read)
+        tables = learned(variants, tables, options.fit, options.sample, options.collections)
+        variants = Variants.of(tables, _read)
         for labelled in labelled_sets(options):
             began = time.perf_counter()
             described = _kept(labelled, variants, options.collections)
@@ -188,12 +212,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
                 results.append(
                     {"network": name, "set": labelled.name, "variant": variant, "length": length, "mAP": figure}
                 )
-            for variant, recipe in ready.items():
-                report = evaluate(labelled, recipe, workers=options.workers)
-                figure, length = report.figures.mean_average_precision, words[variant].global_.dimensions
-                results.append(
-                    {"network": name, "set": labelled.name, "variant": variant, "length": length, "mAP": figure}
-                )
+            variant = f"{network.paired} + {network.layers[-1]}: pairs of words"
+            figure = evaluate(labelled, ready, workers=options.workers).figures.mean_average_precision
+            results.append({"network": name, "set": labelled.name, "variant": variant, "length": 4096, "mAP": figure})
             print(f"{name} on {labelled.name}: {time.perf_counter() - began:.0f} s", flush=True)
     protocol = f"{protocol_text(options)}; pictures of at most {options.side} px, cosine, no whitening"
     print(header(protocol), render(results), sep="\n")
