@@ -1,7 +1,7 @@
 """What each re-ranking gains and takes: global alone, local alone, global → verified, and the methods of search/rerank.
 
-The methods see one vector an image. Regional diffusion, patches and the Reranking Transformer need more, and are left
-out.
+Most methods see one vector an image, and the last ones local features. Regional diffusion and patches need vectors of
+regions, and the Reranking Transformer and LightGlue weights that are not at hand: these are left out.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from common import (
     add_set_options,
@@ -36,6 +37,8 @@ from resight.evaluation import LabelledSet
 from resight.evaluation.figures import Figures, figures
 from resight.evaluation.judge import judge
 from resight.recipes import Recipe, load_recipe
+from resight.recipes.rerank_stages import RerankStage
+from resight.search.examples import DescribedExample
 from resight.search.ranking import Ranking
 from resight.search.rerank import (
     Database,
@@ -51,7 +54,10 @@ from resight.search.rerank import (
     VerifiedExpansion,
     augmented,
 )
+from resight.search.rerank.cache import Cache
 from resight.search.rerank.reranker import best, first, head
+from resight.search.rerank.stages import Asked as AskedStages
+from resight.search.rerank.stages import Source, prepare
 from resight.search.searcher import Searcher
 from resight.store.store import Store
 
@@ -77,12 +83,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asked:
-    """A set's queries of one collection: vectors and answers in their order; ids: of its images by path."""
+    """A set's queries of one collection: vectors and answers in their order; ids: of its images by path.
+
+    queries: their descriptions, and source: the collection's, for stages that read local features; None without.
+    """
 
     ids: dict[str, int]
     database: Database
     vectors: list[NDArray[np.float32]]
     answers: Mapping[Start, list[Answer]]
+    queries: Sequence[Description] = ()
+    source: Source | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +109,13 @@ class Method:
     make: Callable[[Database, Path], Reranker]
     built: bool = True
     start: Start = "global"
+
+
+# The stages that read local features, as a recipe names them, with their defaults.
+LOCAL: dict[str, dict[str, str]] = {
+    "matching": {"method": "matching"},
+    **{kernel: {"method": "kernel", "kernel": kernel} for kernel in ("smk", "asmk", "r-asmk", "dynamic")},
+}
 
 
 @dataclass(frozen=True)
@@ -187,7 +205,16 @@ def ask_global(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int
         halves: dict[Start, Recipe] = {"global": plain, "verified": recipe}
         answers = {start: _answers(labelled, ids, Searcher(store, half), queries) for start, half in halves.items()}
     asked = [blank if query.global_descriptor is None else query.global_descriptor for query in queries]
-    return Asked(ids, Database(snapshot.ids, vectors), asked, answers)
+    known = Database(snapshot.ids, vectors)
+    source = Source(
+        known,
+        Cache(folder / "unused"),  # these stages build nothing
+        descriptions=searcher.descriptions,
+        codebook=snapshot.codebook,
+        max_side=recipe.image.max_side,
+        oriented=recipe.local is not None and recipe.local.oriented,
+    )
+    return Asked(ids, known, asked, answers, queries, source)
 
 
 def ask_local(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) -> Result:
@@ -210,6 +237,19 @@ def run_methods(labelled: LabelledSet, asked: Asked, chosen: Sequence[Method]) -
             yield summarise(labelled, method.name, asked.ids, found, build)
 
 
+def run_local(labelled: LabelledSet, asked: Asked, source: Source) -> Iterator[Result]:
+    """The stages of ``LOCAL``, one after another, each on all queries."""
+    for name, table_of in LOCAL.items():
+        prepared = prepare([TypeAdapter[RerankStage](RerankStage).validate_python(table_of)], source)
+        found = []
+        for query, vector, answer in zip(asked.queries, asked.vectors, asked.answers["global"], strict=True):
+            began = time.perf_counter()
+            whole = AskedStages(vector, vector[None], (DescribedExample(query),))
+            ranking = prepared.rerank(whole, answer.ranking)
+            found.append(Answer(ranking, time.perf_counter() - began))
+        yield summarise(labelled, name, asked.ids, found)
+
+
 def summarise(
     labelled: LabelledSet, system: str, ids: Mapping[str, int], answers: Sequence[Answer], build: float | None = None
 ) -> Result:
@@ -229,6 +269,7 @@ def run(
         ask_local(labelled, local, folder, workers),
         summarise(labelled, "global → verified", asked.ids, asked.answers["verified"]),
         *run_methods(labelled, asked, chosen),
+        *(() if asked.source is None else run_local(labelled, asked, asked.source)),
     ]
 
 
@@ -242,9 +283,15 @@ def render(results: Sequence[Result], chosen: Sequence[Method]) -> str:
         (
             table(("mAP, %", *sets), good),
             table(("ms a query; build", *sets), took),
-            "\n".join(f"- {method.name}: {method.parameters}" for method in chosen),
+            "\n".join(f"- {name}: {parameters}" for name, parameters in parameters_of(chosen).items()),
         )
     )
+
+
+def parameters_of(chosen: Sequence[Method]) -> dict[str, str]:
+    """What each row that re-ranks was run with."""
+    stages = {name: TypeAdapter[RerankStage](RerankStage).validate_python(local) for name, local in LOCAL.items()}
+    return {method.name: method.parameters for method in chosen} | {name: str(stage) for name, stage in stages.items()}
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
@@ -268,8 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         f"ran or waited to run at the end: {load}; where these are more than the cores, times are rough"
     )
     print(header(protocol), render(results, chosen), sep="\n")
-    parameters = {method.name: method.parameters for method in chosen}
-    write_json(options.out, protocol, {"parameters": parameters, "rows": [asdict(result) for result in results]})
+    rows = [asdict(result) for result in results]
+    write_json(options.out, protocol, {"parameters": parameters_of(chosen), "rows": rows})
     return results
 
 

@@ -61,7 +61,7 @@ def test_rows_are_those_of_evaluate_and_of_the_definitions(rerank, folder, capsy
     out = folder / "out.json"
     results = rerank.main([*where, "--recipe", str(folder / "recipe"), "--epochs", "1", "--out", str(out)])
     rows = {r.system: r for r in results}
-    assert len(rows) == len(results) == 3 + len(rerank.methods(1, 0))
+    assert len(rows) == len(results) == 3 + len(rerank.methods(1, 0)) + len(rerank.LOCAL)
     labelled = load_labelled(folder / "set")
     kept = {}
     for path in (folder / "kept").iterdir():
@@ -82,6 +82,8 @@ def test_rows_are_those_of_evaluate_and_of_the_definitions(rerank, folder, capsy
         return x @ (x[i] + sum(x[j] for j in best))
 
     assert rows["AQE"].figures.mean_average_precision == measure(labelled, map(expanded, asked), row)
+    assert min(rows[name].figures.mean_average_precision for name in rerank.LOCAL) > 0.95
+    assert {name for name in rows if rows[name].figures.mean_average_precision < 0.6} >= {"AQE", "diffusion, CG"}
     built = {"DBA", "DBA + αQE", "diffusion, offline", "IME", "GSS"}
     assert {r.system for r in results if r.build is not None} == built
     assert all(r.ms > 0 for r in results)

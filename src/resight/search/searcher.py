@@ -207,13 +207,18 @@ class Searcher:
             self._database,
             Cache(self._folder / "rerank"),
             regions=self._regions,
-            descriptions=None if self.recipe.local is None else _Stored(self),
+            descriptions=None if self.recipe.local is None else self.descriptions,
             codebook=self.snapshot.codebook,
             max_side=self.recipe.image.max_side,
             oriented=self.recipe.local is not None and self.recipe.local.oriented,
             progress=self._progress,
         )
         return prepare(self.recipe.rerank, source)
+
+    @property
+    def descriptions(self) -> Mapping[int, Description]:
+        """The stored descriptions by image id, read when asked for."""
+        return _Stored(self)
 
     def _regions(self, levels: int) -> Regions:
         log = RegionLog(self._folder, levels, self._database.dimension)
