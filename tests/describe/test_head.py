@@ -138,6 +138,19 @@ def test_pca_alone_rotates_and_a_ridge_says_how_far_whitening_goes(folder, pictu
     np.testing.assert_allclose(np.cov(white.T), np.eye(4), atol=1e-3)
 
 
+def test_a_power_law_comes_before_the_whitening(folder, pictures):
+    describer, _ = learn(folder, pictures, power=0.5, pooling="average", projection="pca")
+    plain = GlobalDescriber(GlobalStage(**BASE | {"pooling": "average"}), folder)
+    vectors = []
+    for number in range(10):
+        raw = plain.raw(pixels_of(pictures, number))
+        rooted = np.sign(raw) * np.sqrt(np.abs(raw))
+        vectors.append(rooted / np.linalg.norm(rooted))
+    np.testing.assert_allclose(describer.raw(pixels_of(pictures)), vectors[0], atol=1e-6)
+    np.testing.assert_allclose(describer.whitenings[0].mean, np.mean(vectors, axis=0), atol=1e-6)
+    assert describer.raw_fingerprints != plain.raw_fingerprints
+
+
 def test_what_was_not_learned_yet_is_said(folder, pictures):
     describer = GlobalDescriber(GlobalStage(**BASE, embedding={"kind": "vlad"}), folder)
     with pytest.raises(RecipeError, match=r"not learned yet.*resight fit"):
@@ -179,6 +192,7 @@ def test_a_vector_has_no_positions(folder, changes, said):
         ({"whiten": "regions", "embedding": {"kind": "vlad"}}, "embedded"),
         ({"fusion": "deep-index", "also": [{"layer": "layer4"}]}, "pairs of visual words"),
         ({"fusion": "orthogonal"}, "two branches"),
+        ({"whiten": "regions", "power": 0.5, "pooling": "mac"}, "power is of the whole descriptor"),
     ],
 )
 def test_stages_that_do_not_fit_are_refused_when_the_recipe_is_read(changes, said):

@@ -93,6 +93,8 @@ SYSTEMS = {
     "joined pyramid": RAW
     | {"scheme": {"kind": "pyramid", "aggregate": "concatenate"}, "scales": (1.0, 0.7071), "dimensions": 1280},
     "dense": RAW | {"scheme": {"kind": "dense", "on": "map", "sides": (64, 48), "stride": 16}},
+    "square root": {"power": 0.5, "scales": (1.0, 0.7071)},
+    "square root, raw": RAW | {"power": 0.5, "pooling": "mac"},
     "joined": {"also": (OTHER,), "scales": (1.0, 0.7071)},
     "joined, raw": RAW | {"also": (OTHER,), "dimensions": 384},
     "by scores": {"also": (OTHER | {"dimensions": 2},), "fusion": "scores"},

@@ -178,6 +178,15 @@ def test_dimensions_have_the_figures_of_fit(views, others, recipe_of, tmp_path):
     assert found.mean_average_precision == pytest.approx(report.figures.mean_average_precision, abs=1e-12)
 
 
+def test_what_the_recipe_itself_learned_from_a_sets_photos_is_told(views, others, recipe_of, tmp_path):
+    recipe = recipe_of(embedding={"kind": "vlad", "words": 3}, dimensions=384)
+    (tmp_path / "recipe.toml").write_text(tomli_w.dumps(recipe.model_dump(by_alias=True, exclude_none=True)))
+    fitted = fit_recipe(tmp_path / "recipe.toml", [views], weights=None, into=tmp_path / "f")
+    study = study_dimensions([load_labelled(views)], load_recipe(fitted), fit=draw_photos([others]))
+    assert any("100 % of its photos were learned from" in warning for warning in study.warnings)
+    assert [r.dimensions for r in study.results] == [384, 32, 32]  # of VLAD's 384, 40 photos tell 32
+
+
 @given(length=st.integers(2, 20000), most=st.integers(32, 20000))
 def test_halvings(length, most):
     found = halvings(length, most)

@@ -28,6 +28,7 @@ from resight.networks.layers import Layer
 from resight.networks.quantise import QuantisedEngine, quantise
 from resight.networks.sketch import Sketch
 from resight.networks.weights import check_sha256, file_sha256
+from resight.projection.power import power
 from resight.projection.projection import Projection
 from resight.recipes.network_stages import GlobalStage, Proposals
 
@@ -179,8 +180,9 @@ class GlobalDescriber:
         """For each whitening, sha256 of all that decides what it is learned from: weights and parameters."""
         facts = self._facts
         units = [[fact] for fact in facts] if self.stage.late else [facts]
+        law = [] if self.stage.power == 1 else [self.stage.power]
         paired = self.stage.fusion if self.stage.fusion in ("orthogonal", "deep-index") else ""
-        how = [self.stage.whiten if self.stage.whiten == "layer" else self.stage.whiten == "regions", paired]
+        how = [self.stage.whiten if self.stage.whiten == "layer" else self.stage.whiten == "regions", paired, *law]
         return tuple(hashlib.sha256(json.dumps([*how, *unit]).encode()).hexdigest() for unit in units)
 
     @property
@@ -262,6 +264,11 @@ class GlobalDescriber:
 
     def _vectors(self, features: list[list[Scales]]) -> list[NDArray[np.float64]]:
         """For each whitening, N×C float64, ℓ2-normalised, of features by branch and image."""
+        joined, alpha = self._joined(features), self.stage.power
+        return joined if alpha == 1 else [power(vectors, alpha) for vectors in joined]
+
+    def _joined(self, features: list[list[Scales]]) -> list[NDArray[np.float64]]:
+        """``_vectors`` before the power law."""
         if self.stage.fusion == "deep-index":
             rows, columns = (
                 [head.memberships(image) for image in of] for head, of in zip(self._heads, features, strict=True)

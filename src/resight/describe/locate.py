@@ -1,9 +1,9 @@
 """Where in a picture its similarity to another comes from: the heat map behind a cosine of descriptors (survey §4.2.1).
 
-With the norms held at the values they have, the cosine of a picture's descriptor with another's is affine in the
-features of the picture's regions, through scales, branches and whitening alike. Its gradient says how much each channel
-of a feature counts, and ``contributions`` how much of that channel each position of the map gives. What is left over
-comes from no position: it is the whitening's mean.
+With the norms, and the factors of a power law, held at the values they have, the cosine of a picture's descriptor with
+another's is affine in the features of the picture's regions, through scales, branches and whitening alike. Its gradient
+says how much each channel of a feature counts, and ``contributions`` how much of that channel each position of the map
+gives. What is left over comes from no position: it is the whitening's mean.
 """
 
 from dataclasses import dataclass
@@ -118,6 +118,7 @@ def _similarity(
         vectors = [_vector(branch, scales) for branch, scales in zip(stage.branches, features, strict=True)]
         if not stage.late:
             vectors = [_unit(torch.cat([b.weight**0.5 * v for b, v in zip(stage.branches, vectors, strict=True)]))]
+        vectors = [_unit(_powered(vector, stage.power)) for vector in vectors]
         if stage.whiten == "image":
             vectors = [_projected(w, vector) for w, vector in zip(whitenings, vectors, strict=True)]
     weights = [branch.weight for branch in stage.branches] if stage.late else [1.0]
@@ -135,6 +136,12 @@ def _vector(branch: Branch, scales: list[Tensor]) -> Tensor:
 def _projected(whitening: Projection, x: Tensor) -> Tensor:
     mean, matrix = (torch.from_numpy(part).double() for part in (whitening.mean, whitening.matrix))
     return _unit((x - mean) @ matrix.T)
+
+
+def _powered(x: Tensor, power: float) -> Tensor:
+    """sign(x)·|x|^power as x times a factor, which has no gradient, as norms have none."""
+    size = x.detach().abs()
+    return x * size.where(size > 0, 1.0) ** (power - 1)
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -159,7 +159,8 @@ def _run(
     report: Report,
 ) -> Study:
     """Every variant on every set, as it is and under each of its projections."""
-    fitted = None if fit is None else PhotoSketch.of(digest(load(origin)) for origin in fit.origins)
+    sketches = [] if fit is None else [PhotoSketch.of(digest(load(origin)) for origin in fit.origins)]
+    sketches += [part.photos for part in variants.describer.fitted.values() if part.photos is not None]
     results, facts = [], {}
     for labelled in sets:
         pictures = [(labelled.locate(path), None) for path in labelled.database]
@@ -175,13 +176,15 @@ def _run(
                 score = measure(labelled, cosines(each.transform(asked), each.transform(x)), rows)
                 results.append(Result(labelled.name, name, each.kind, each.dimension, score))
         own = [path for path in labelled.database[: len(labelled.database) - labelled.distractors] if path in rows]
+        digests = [digest(load(str(labelled.locate(path)))) for path in own] if sketches else []
+        shares = [sketch.share_in(digests) for sketch in sketches]
         facts[labelled.name] = {
             "revision": labelled.revision,
             "selection": labelled.selection,
             "database": len(labelled.database),
             "queries": len(labelled.queries),
             "unread": {labelled.database[place]: reason for place, reason in database.unread.items()},
-            "fitted_share": fitted and fitted.share_in(digest(load(str(labelled.locate(path)))) for path in own),
+            "fitted_share": max((share for share in shares if share is not None), default=None),
         }
     branch = variants.describer.stage.branches[0]
     protocol = {

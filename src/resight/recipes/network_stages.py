@@ -209,6 +209,7 @@ class GlobalStage(Branch):
         Late, which keeps the vectors apart, each with its own whitening, and joins similarities to each image:
         ``scores`` their weighted mean, ``ranks`` their reciprocal ranks (Cormack et al. 2009), ``exponential`` refines
         the first's by the others', ``index-matrix`` counts places among each one's 100 nearest.
+    power: entries z of the descriptor become sign(z)·|z|^power, before it is whitened; 0.5 is square-rooting.
     whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``layer``
         likewise, but regions as they are pooled, not ℓ2-normalised, as a fully connected layer takes them; ``none``.
     projection: what `resight fit` learns for it: PCA-whitening, with `ridge` times the mean variance added to every
@@ -217,6 +218,7 @@ class GlobalStage(Branch):
 
     also: tuple[dict[str, Any], ...] = ()
     fusion: Literal["concatenate", "orthogonal", "deep-index"] | Late = "concatenate"
+    power: float = Field(default=1.0, gt=0, le=1)
     whiten: Literal["image", "regions", "layer", "none"] = "image"
     projection: Literal["pca-whitening", "pca"] = "pca-whitening"
     ridge: float = Field(default=10.0, ge=0)
@@ -265,6 +267,10 @@ class GlobalStage(Branch):
             raise ValueError(f'whiten = "{self.whiten}" is for regions that are summed, not embedded')
         if self.whitens_each and len(branches) > 1 and not self.late:
             raise ValueError(f'whiten = "{self.whiten}" fits one branch, or several under late fusion')
+        if self.whitens_each and self.power != 1:
+            raise ValueError(
+                f'power is of the whole descriptor, and whiten = "{self.whiten}" of its regions: choose one'
+            )
         if not self.late and any(b.whitening for b in branches[1:]):
             raise ValueError("also: concatenated branches share one whitening, which is the first table's")
         if self.whiten == "none" and any(b.whitening for b in branches):
