@@ -14,7 +14,9 @@ from resight.cli.progress import Reporter
 from resight.errors import QueryError, RecipeError
 from resight.recipes.rerank_stages import RerankStage
 
-METHODS = tuple(get_args(stage.model_fields["method"].annotation)[0] for stage in get_args(get_args(RerankStage)[0]))
+_BY_FEATURES = {"transformer", "matching", "kernel", "dsm"}  # which a file of vectors has not
+_STAGES = get_args(get_args(RerankStage)[0])
+METHODS = [m for s in _STAGES if (m := get_args(s.model_fields["method"].annotation)[0]) not in _BY_FEATURES]
 
 
 def rerank(
@@ -25,8 +27,8 @@ def rerank(
         typer.Option(
             "--stage",
             metavar="METHOD[:KEY=VALUE,…]",
-            help=f"{', '.join(METHODS)}; with parameters as in a recipe's [[rerank]]. Repeatable: one after the other. "
-            "Without any, by cosine.",
+            help=f"{', '.join(METHODS)}; with parameters as in a recipe's tables rerank. Repeatable: one after the "
+            "other. Without any, by cosine.",
         ),
     ] = None,
     top: Annotated[int, typer.Option("--top", "-k", min=1, metavar="K", help="At most K results a query.")] = 50,
