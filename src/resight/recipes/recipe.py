@@ -14,6 +14,7 @@ from resight.recipes.network_stages import FILES, GlobalStage
 from resight.recipes.rerank_stages import (
     RERANK_FILES,
     ChannelMatchStage,
+    FuzzyStage,
     KernelStage,
     MatchingStage,
     PatchStage,
@@ -22,6 +23,8 @@ from resight.recipes.rerank_stages import (
     TransformerStage,
 )
 from resight.recipes.stage import Stage
+
+_ON_REGIONS = (PatchStage, RegionalDiffusionStage, FuzzyStage)
 
 
 class ImageStage(Stage):
@@ -206,7 +209,7 @@ class Recipe(Stage):
     @property
     def region_levels(self) -> tuple[int, ...]:
         """Of the grids whose squares the tables of `rerank` compare."""
-        return tuple(sorted({s.levels for s in self.rerank if isinstance(s, PatchStage | RegionalDiffusionStage)}))
+        return tuple(sorted({s.levels for s in self.rerank if isinstance(s, _ON_REGIONS)}))
 
     @property
     def postings(self) -> str:

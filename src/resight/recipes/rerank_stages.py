@@ -229,6 +229,20 @@ class PatchStage(Stage):
     weight: float = Field(default=1.0, ge=0, le=1)
 
 
+class FuzzyStage(Stage):
+    """Fuzzy objects matching (Yu et al. 2017): a few objects stand for an image's regions, which `levels` tells.
+
+    objects, sparsity: of an image, and of those that a region is coded by.
+    """
+
+    method: Literal["fuzzy-objects"]
+    levels: Levels = 4
+    depth: Depth = 100
+    objects: int = Field(default=10, ge=1)
+    sparsity: int = Field(default=3, ge=1)
+    seed: int = 0
+
+
 RerankStage = Annotated[
     ExpansionStage
     | AugmentationStage
@@ -245,6 +259,7 @@ RerankStage = Annotated[
     | MatchingStage
     | KernelStage
     | ChannelMatchStage
-    | PatchStage,
+    | PatchStage
+    | FuzzyStage,
     Field(discriminator="method"),
 ]

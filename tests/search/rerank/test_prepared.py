@@ -11,6 +11,7 @@ from resight.cli.rerank import learn_rerank, parse_stage, rerank
 from resight.describe.description import Description
 from resight.errors import QueryError, RecipeError
 from resight.local.features import LocalFeatures, quantised
+from resight.local.fuzzy import FuzzyObjects
 from resight.recipes import Recipe, load_recipe
 from resight.search.collection import Collection
 from resight.search.examples import DescribedExample
@@ -152,6 +153,25 @@ def test_regions_of_a_file_are_diffused_over_and_found_with_their_box(tmp_path, 
     assert [int(line["id"]) for line in lines] == best.ids.tolist()
     for line, evidence in zip(lines, best.evidence, strict=True):
         np.testing.assert_allclose([float(line[key]) for key in ("x1", "y1", "x2", "y2")], evidence.box, rtol=1e-4)
+
+
+@pytest.mark.parametrize("queries", [1, 2])
+def test_fuzzy_objects_rank_as_they_score(database, regions, draw, queries):
+    asked = draw(queries, seed=11)
+    stage = parse_stage("fuzzy-objects:depth=20,objects=2,sparsity=1,seed=3")
+    (found,) = rerank_vectors(database, [asked], [stage], regions=regions)
+    joint = asked.sum(axis=0)
+    start = initial_ranking((joint / np.linalg.norm(joint)).astype(np.float32), database)
+    scores, rows = {}, {}
+    for image in start.ids[:20].tolist():
+        own = np.flatnonzero(regions.ids == image)
+        like = FuzzyObjects.of(regions.vectors[own], 2, sparsity=1, seed=3).scores(asked)
+        scores[image], rows[image] = like.max(axis=1).mean(), own[like.sum(axis=0).argmax()]
+    order = sorted(scores, key=lambda image: (-scores[image], image))
+    assert found.ids[:20].tolist() == order and found.ids[20:].tolist() == start.ids[20:].tolist()
+    np.testing.assert_allclose(found.scores[:20], [scores[image] for image in order], rtol=1e-6)
+    for image, evidence in zip(order, found.evidence, strict=False):
+        np.testing.assert_allclose(evidence.box, regions.boxes[rows[image]])
 
 
 def test_what_a_source_lacks_is_said(tmp_path, database, draw):

@@ -31,10 +31,12 @@ KERNELS = {"dmk-cnn": "dynamic", "r-asmk": "r-asmk"}  # which test_kernel.py tes
 
 
 def test_none_is_left_out():
-    assert {*METHODS, *MODELS, *KERNELS, "gem-dsm"} == {name for name in recipe_names() if load_recipe(name).rerank}
+    assert {*METHODS, *MODELS, *KERNELS, "gem-dsm", "fom"} == {
+        name for name in recipe_names() if load_recipe(name).rerank
+    }
 
 
-@pytest.mark.parametrize("name", [*METHODS, "gss"])
+@pytest.mark.parametrize("name", [*METHODS, "gss", "fom"])
 def test_they_describe_as_the_recipe_they_start_from(name):
     found, base = load_recipe(name), load_recipe("gem-densenet169")
     assert (found.image, found.global_, found.local) == (base.image, base.global_, base.local)

@@ -102,7 +102,7 @@ def search_regions(query: NDArray[np.float32], regions: Regions, top: int | None
     The evidence has the region as its box and outline, and no inliers: it shows where, and verifies nothing.
     """
     nothing = Ranking(np.empty(0, np.int64), np.empty(0, np.float32), (), -np.inf, calibrated=False)
-    return _ranked(nothing, best_regions(query, regions), regions, top)
+    return ranked(nothing, best_regions(query, regions), regions, top)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,10 +129,11 @@ class PatchReranker:
         if self.weight < 1:
             whole = database.vectors[database.rows(found.images)] @ query
             found = replace(found, scores=self.weight * found.scores + (1 - self.weight) * whole)
-        return _ranked(ranking, found, self.regions)
+        return ranked(ranking, found, self.regions)
 
 
-def _ranked(ranking: Ranking, found: Found, regions: Regions, top: int | None = None) -> Ranking:
+def ranked(ranking: Ranking, found: Found, regions: Regions, top: int | None = None) -> Ranking:
+    """A ranking with images that were found first, by their scores, and the region of each as its box."""
     merged = first(ranking, *best(found.images, found.scores))
     merged = merged if top is None else merged.top(top)
     row = dict(zip(found.images.tolist(), found.rows.tolist(), strict=True))

@@ -15,6 +15,7 @@ from resight.recipes.recipe import VerifyStage
 from resight.recipes.rerank_stages import (
     AugmentationStage,
     ChannelMatchStage,
+    FuzzyStage,
     KernelStage,
     ManifoldStage,
     MatchingStage,
@@ -32,6 +33,7 @@ from resight.search.rerank.channels import ChannelReranker
 from resight.search.rerank.diffusion import Diffusion
 from resight.search.rerank.egt import ExploreExploit
 from resight.search.rerank.expansion import QueryExpansion, augmented, load_augmented, save_augmented
+from resight.search.rerank.fuzzy import FuzzyReranker
 from resight.search.rerank.ime import ManifoldLayer
 from resight.search.rerank.kernel import KernelReranker
 from resight.search.rerank.matching import MatchReranker, lightglue_matcher, mutual_matcher
@@ -253,6 +255,11 @@ def _patches(stage: PatchStage, source: Source) -> tuple[Step, Database]:
     return _bound(method, source.database), source.database
 
 
+def _fuzzy(stage: FuzzyStage, source: Source) -> tuple[Step, Database]:
+    method = FuzzyReranker(_regions(stage, source), stage.depth, stage.objects, stage.sparsity, stage.seed)
+    return lambda asked, ranking: method.rerank(asked.vectors, ranking, source.database), source.database
+
+
 _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
     "dba": _augmentation,
     "offline-diffusion": _offline_diffusion,
@@ -264,10 +271,11 @@ _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
     "dsm": _channels,
     "regional-diffusion": _regional_diffusion,
     "patches": _patches,
+    "fuzzy-objects": _fuzzy,
 }
 
 
-def _regions(stage: RegionalDiffusionStage | PatchStage, source: Source) -> Regions:
+def _regions(stage: RegionalDiffusionStage | PatchStage | FuzzyStage, source: Source) -> Regions:
     if source.regions is None:
         raise RecipeError(
             f"{stage.method} compares regions of images, of which this file has none: give it several rows an image, "
