@@ -34,14 +34,24 @@ def test_regions_are_those_of_the_images_asked_for(tmp_path):
     assert len(RegionLog(tmp_path, 3, 5).ids()) == 0
 
 
-@pytest.mark.parametrize("cut", [1, 48, 49, 95])
+@pytest.mark.parametrize("cut", [1, 52, 53, 103])
 def test_an_image_that_a_crash_cut_off_is_written_anew(tmp_path, cut):
     write(tmp_path, {4: 3, 9: 2})
     file = tmp_path / "regions-2.log"
-    with file.open("r+b") as handle:  # a record is 8 + 4 + 16 + 20 bytes
+    with file.open("r+b") as handle:  # a record is 8 + 4 + 16 + 20 + 4 bytes
         handle.truncate(file.stat().st_size - cut)
     assert RegionLog(tmp_path, 2, 5).ids().tolist() == [4]
     write(tmp_path, {9: 2, 11: 1})
     ids, _, vectors = RegionLog(tmp_path, 2, 5).rows(np.array([4, 9, 11]))
     assert ids.tolist() == [4, 4, 4, 9, 9, 11]
     np.testing.assert_array_equal(vectors[3:5], regions(9, 2)[1])
+
+
+def test_a_changed_byte_is_noticed(tmp_path):
+    write(tmp_path, {4: 3, 9: 2, 11: 1})
+    file = tmp_path / "regions-2.log"
+    assert len(RegionLog(tmp_path, 2, 5).damaged()) == 0
+    content = bytearray(file.read_bytes())
+    content[3 * 52 + 30] ^= 1  # in a vector of image 9
+    file.write_bytes(content)
+    assert RegionLog(tmp_path, 2, 5).damaged().tolist() == [9]

@@ -1,5 +1,6 @@
 """Vectors of regions of a collection's images, beside its own: an append-only file of records of one length."""
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +14,9 @@ from resight.store.log import LogWriter, sync_folder
 
 
 def _record(dimension: int) -> np.dtype[np.void]:
-    """One region: its image, how many that has, its box in pixels of the upright original, and its vector."""
-    return np.dtype([("id", "<i8"), ("count", "<i4"), ("box", "<f4", 4), ("vector", "<f4", dimension)])
+    """One region: its image, how many that has, its box in pixels of the upright original, its vector, and a CRC-32."""
+    columns = [("id", "<i8"), ("count", "<i4"), ("box", "<f4", 4), ("vector", "<f4", dimension), ("crc", "<u4")]
+    return np.dtype(columns)
 
 
 class RegionLog:
@@ -52,6 +54,11 @@ class RegionLog:
             )
         return found["id"].astype(np.int64), found["box"].copy(), found["vector"].copy()
 
+    def damaged(self) -> NDArray[np.int64]:
+        """The images of which a region is not what was written, ascending."""
+        wrong = [row["id"] for row in self._rows if zlib.crc32(row.tobytes()[:-4]) != row["crc"]]
+        return np.unique(np.array(wrong, np.int64))
+
     def writer(self) -> "RegionWriter":
         """Appends images; use as a context manager, and open the log anew to read them."""
         return RegionWriter(self.path, len(self._rows) * self._type.itemsize, self._type)
@@ -68,6 +75,7 @@ class RegionWriter:
         """R boxes and R×D vectors of an image; durable after the context ends."""
         rows = np.empty(len(boxes), self._type)
         rows["id"], rows["count"], rows["box"], rows["vector"] = image, len(boxes), boxes, vectors
+        rows["crc"] = [zlib.crc32(row.tobytes()[:-4]) for row in rows]
         self._log.append(rows.tobytes())
 
     def __enter__(self) -> Self:
