@@ -474,7 +474,7 @@ def test_another_file_than_the_recipes_is_refused(folder):
 
 def test_the_exponent_is_the_one_it_was_trained_with(folder):
     said = refused(folder, stage_of(folder, "attention-gem", trained("attention-gem"), pooling="gem"))
-    assert 'trained with p = 2, the recipe has 3: say pooling = { kind = "gem", p = 2 }' in said
+    assert 'trained with p = 2, the recipe has 3.0: say pooling = { kind = "gem", p = 2 }' in said
 
 
 @pytest.mark.parametrize(("name", "layer"), [("resnet10t", "pooled"), ("vit_tiny_patch16_224", "cls")])

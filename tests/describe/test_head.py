@@ -89,6 +89,22 @@ def test_vlad_of_a_recipe_is_vlad_of_the_maps_columns(folder, pictures):
     np.testing.assert_allclose(describer.describe(pixels_of(pictures)), expected / np.linalg.norm(expected), atol=1e-4)
 
 
+def test_gem_takes_an_exponent_for_each_channel(folder, pictures):
+    powers = np.random.default_rng(4).uniform(1, 6, 256).round(3)
+    pooling = {"kind": "gem", "p": powers.tolist()}
+    describer, _ = learn(folder, pictures, pooling=pooling, scale_pooling="gem", scales=[1.0, 0.7071])
+    pixels = pixels_of(pictures)
+    vectors = []
+    for picture in describer.prepare(pixels)[0].pictures:
+        x = np.maximum(describer._networks[0].engine(picture[None])[0][0].double().numpy(), 1e-6)
+        pooled = (x ** powers[:, None, None]).mean(axis=(1, 2)) ** (1 / powers)
+        vectors.append(pooled / np.linalg.norm(pooled))
+    expected = np.mean([vector**powers for vector in vectors], axis=0) ** (1 / powers)
+    np.testing.assert_allclose(describer.raw(pixels), expected / np.linalg.norm(expected), atol=1e-5)
+    with pytest.raises(RecipeError, match="256 exponents for the 512 channels of layer layer4"):
+        GlobalDescriber(GlobalStage(**BASE | {"layer": "layer4", "pooling": pooling}), folder)
+
+
 def test_parts_are_the_channels_that_vary_most_over_the_photos(folder, pictures):
     describer, _ = learn(folder, pictures, pooling={"kind": "sba", "parts": 2}, whiten="none", dimensions=512)
     picture = pixels_of(pictures)

@@ -73,6 +73,7 @@ CLASSES = {"layer": "layer4", "weights": "classes.safetensors"}
 OTHER = {"layer": "layer2", "pooling": "mac", "weight": 0.5, "scales": (1.0,)}
 SYSTEMS = {
     "gem": {"pooling": {"kind": "gem", "p": 2.5}},
+    "gem, each its own": RAW | {"pooling": {"kind": "gem", "p": tuple(np.linspace(1, 5, 256))}},
     "mac": RAW | {"pooling": "mac"},
     "average": RAW | {"pooling": "average"},
     "sum": {"pooling": "sum"},

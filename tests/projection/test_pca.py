@@ -1,5 +1,6 @@
-"""PCA and PCA-whitening against scikit-learn and their definitions."""
+"""PCA and PCA-whitening against scikit-learn, faiss and their definitions."""
 
+import faiss
 import numpy as np
 import pytest
 
@@ -33,6 +34,17 @@ def test_equals_scikit_learn_up_to_sign(data, method, whiten):
     np.testing.assert_allclose(ours, oracle * signs, atol=1e-4)
     lengths = np.linalg.norm(oracle, axis=1, keepdims=True)
     np.testing.assert_allclose(learned.transform(data), oracle * signs / lengths, atol=1e-5)
+
+
+@pytest.mark.parametrize(("method", "power"), [(pca, 0), (pca_whitening, -0.5)])
+def test_equals_faiss_up_to_sign(data, method, power):
+    theirs = faiss.PCAMatrix(12, 5, power)
+    theirs.train(data.astype(np.float32))
+    oracle = theirs.apply(data.astype(np.float32))
+    if power:
+        oracle *= np.sqrt(len(data) - 1)  # its eigenvalues are of the scatter, which it does not divide
+    ours = unnormalised(fit(data, 5, method), data)
+    np.testing.assert_allclose(ours, oracle * np.sign((ours * oracle).sum(axis=0)), atol=1e-3)
 
 
 def test_pca_of_all_axes_only_rotates(data):

@@ -192,8 +192,8 @@ def _by_class_token(temperature: float, x: Tensor, picture: NDArray[np.uint8], b
 
 def _check_exponent(module: AttentionGeM, pooling: Pooling, path: Path) -> None:
     learned = module.gem.p.item()
-    if isinstance(pooling, Gem) and not np.isclose(pooling.p, learned, rtol=1e-6):
+    if isinstance(pooling, Gem) and not np.allclose(pooling.p, learned, rtol=1e-6):
         raise RecipeError(
-            f"{path}: was trained with p = {learned:.8g}, the recipe has {pooling.p:g}: say "
+            f"{path}: was trained with p = {learned:.8g}, the recipe has {pooling.p}: say "
             f'pooling = {{ kind = "gem", p = {learned:.8g} }}'
         )

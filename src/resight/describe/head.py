@@ -92,7 +92,7 @@ class Head:
         """N×D of N images' features; ℓ2-normalised."""
         if self.embedder is not None:
             return self.embedder.transform_sets([np.concatenate(scales) for scales in images])
-        gem = self.branch.pooling.p if self.branch.pooling.kind == "gem" else 1.0
+        gem = np.asarray(self.branch.pooling.p) if self.branch.pooling.kind == "gem" else 1.0
         return np.stack(
             [combine_scales(np.stack([self._aggregate(x) for x in s]), self.branch.scale_pooling, gem) for s in images]
         )
@@ -144,6 +144,11 @@ def make_head(
     Raises RecipeError where stages do not fit each other, with the reason, or a file cannot be used.
     """
     check_layer(branch, layer, network)
+    if branch.pooling.kind == "gem" and np.size(branch.pooling.p) not in (1, layer.channels):
+        raise RecipeError(
+            f"pooling gem: {np.size(branch.pooling.p)} exponents for the {layer.channels} channels of layer "
+            f"{layer.name}: give one, or as many as channels"
+        )
     attention = make_attention(branch, layer, folder)
     if classifier is not None and classifier[0].shape[1] != layer.channels:
         raise RecipeError(

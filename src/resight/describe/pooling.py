@@ -114,7 +114,8 @@ def make_pool(pooling: Pooling, statistics: ChannelStatistics | None, classifier
     """
     match pooling:
         case Gem():
-            return partial(gem, p=pooling.p)
+            p = exponent(pooling)
+            return lambda x: gem(x, p if isinstance(p, float) else p.to(x))
         case Crow():
             return partial(crow, a=pooling.a, b=pooling.b)
         case Heat():
@@ -127,6 +128,13 @@ def make_pool(pooling: Pooling, statistics: ChannelStatistics | None, classifier
                 raise ValueError("class activation maps need a classifier")
             return _class_regions(pooling, *classifier)
     return _PLAIN[pooling.kind]
+
+
+def exponent(pooling: Gem) -> float | Tensor:
+    """p of GeM: a number, or 1×C×1×1 float64."""
+    return (
+        pooling.p if isinstance(pooling.p, float) else torch.tensor(pooling.p, dtype=torch.float64)[None, :, None, None]
+    )
 
 
 def _channels(pooling: Parts, statistics: ChannelStatistics | None) -> Tensor:
@@ -170,6 +178,8 @@ def make_places(
 
             return of_classes
     parameters = pooling.model_dump(exclude={"kind"})
+    if isinstance(pooling, Gem):
+        parameters["p"] = exponent(pooling)
     if isinstance(pooling, Heat) and statistics is not None:
         parameters["mean"] = torch.from_numpy(statistics.mean)
     return lambda x, directions: torch.tensordot(directions[0], contributions(x, pooling.kind, **parameters)[0], dims=1)

@@ -6,12 +6,14 @@ from pydantic import BeforeValidator, Field
 
 from resight.recipes.stage import Stage
 
+_Exponent = Annotated[float, Field(gt=0)]
+
 
 class Gem(Stage):
-    """Generalised mean."""
+    """Generalised mean. p: one exponent for all channels, or a list of one for each."""
 
     kind: Literal["gem"] = "gem"
-    p: float = Field(default=3.0, gt=0)
+    p: _Exponent | tuple[_Exponent, ...] = 3.0
 
 
 class Plain(Stage):
