@@ -103,6 +103,17 @@ def test_regions_are_described_once_and_go_with_their_image(tmp_path, copied, pi
         assert ids[0] not in collection.search(pictures["astronaut"]).ids
 
 
+def test_a_damaged_region_is_found(copied):
+    file = copied / "regions-2.log"
+    content = bytearray(file.read_bytes())
+    content[40] ^= 1
+    with Collection.open(copied) as collection:
+        assert collection.verify() == []
+        file.write_bytes(content)
+        (problem,) = collection.verify()
+    assert problem.startswith("id:1 ") and "regions are damaged; remove it and index it again" in problem
+
+
 def test_what_has_no_regions_is_said_and_a_photo_that_is_gone_is_taken_whole(copied, folder, pictures):
     (copied / "regions-2.log").unlink()
     with (

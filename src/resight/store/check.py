@@ -7,6 +7,7 @@ from resight.errors import ResightError
 from resight.store.indexing import Progress
 from resight.store.inverted import Segment, segment_crc
 from resight.store.records import record_length
+from resight.store.region_log import RegionLog
 from resight.store.store import Store
 
 _IMAGES = 256  # checked between two reports
@@ -29,7 +30,7 @@ def problems(store: Store, report: Callable[[Progress], None]) -> list[str]:
         ]
         last, done = page[-1][0], done + len(page)
         report(Progress("verifying", done, total))
-    return found + _index_problems(store)
+    return found + _region_problems(store) + _index_problems(store)
 
 
 def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
@@ -61,6 +62,20 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
         )
         for image, origin, at, count, crc, vector_at, vector_crc, words_at, words_crc in rows
     ]
+
+
+def _region_problems(store: Store) -> list[str]:
+    """Images of the collection whose regions are not what was written."""
+    recipe = store.recipe
+    if recipe.global_ is None:
+        return []
+    found = []
+    for levels in recipe.region_levels:
+        log = RegionLog(store.folder, levels, sum(recipe.global_.lengths))
+        for image in log.damaged().tolist():
+            for (origin,) in store.catalogue.rows("SELECT origin FROM images WHERE id = ?", (image,)):
+                found.append(f"id:{image} {origin}: its regions are damaged; remove it and index it again")
+    return found
 
 
 def _index_problems(store: Store) -> list[str]:
