@@ -1,11 +1,11 @@
-"""Embeddings: encoding beside scikit-image and a loop, training a large codebook, and searching bags of words.
+"""Embeddings: encoding beside scikit-image and a loop, training a large codebook, searching bags of words, and PCA.
 
 All data are drawn from a seed: what is measured does not depend on what the features mean.
 """
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -26,8 +26,11 @@ from resight.embedding.embedding import Features
 from resight.embedding.fisher import Fisher
 from resight.embedding.sparse_index import SparseIndex
 from resight.embedding.vlad import Vlad
+from resight.projection.moments import gather
+from resight.projection.pca import pca_whitening
 
-PARTS = ("encoding", "training", "search")
+PARTS = ("encoding", "training", "search", "projection")
+_STREAMED = 250  # vectors in a batch of a stream
 _BLOCK = 100_000  # descriptors drawn at a time
 _ROUNDS = 3  # in which two encodings take turns
 
@@ -75,6 +78,18 @@ class Search:
     opening: float
 
 
+@dataclass(frozen=True)
+class Projecting:
+    """PCA-whitening learned from a stream. seconds, private: likewise, of learning. stream: bytes of it in float32."""
+
+    entries: int
+    kept: int
+    vectors: int
+    stream: int
+    seconds: float
+    private: int
+
+
 def encoding(drawn: str, images: int, features: int, dimension: int, words: int, seed: int) -> list[Encoding]:
     """VLAD beside a loop over words, Fisher vectors beside scikit-image, of the same features and centres.
 
@@ -88,7 +103,7 @@ def encoding(drawn: str, images: int, features: int, dimension: int, words: int,
         if drawn == "noise":
             return rng.normal(size=(n, dimension)).astype(np.float32)
         x = np.maximum(heaps[rng.integers(0, len(heaps), n)] + rng.normal(scale=0.5, size=(n, dimension)), 0)
-        return np.asarray(x / np.linalg.norm(x, axis=1, keepdims=True), np.float32)
+        return np.asarray(x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9), np.float32)
 
     sample, sets = draw(64 * words), [draw(features) for _ in range(images)]
     vlad = Vlad.fit(sample, words, seed=seed, fitted_on=drawn)
@@ -159,6 +174,32 @@ def _train(path: Path, words: int, seed: int, into: Path) -> float:
     return time.perf_counter() - began
 
 
+def projection(entries: int, kept: int, vectors: int, seed: int) -> Projecting:
+    """Learn PCA-whitening of vectors with `entries` entries to `kept` dimensions, a batch at a time."""
+    run = watched(_project, entries, kept, vectors, seed)
+    return Projecting(entries, kept, vectors, 4 * entries * vectors, run.value, run.private)
+
+
+def _project(entries: int, kept: int, vectors: int, seed: int) -> float:
+    rng = np.random.default_rng(seed)
+    spread = (1 + np.arange(entries)) ** -0.5
+    drawing = 0.0
+
+    def stream() -> Iterator[NDArray[np.float32]]:
+        nonlocal drawing
+        for start in range(0, vectors, _STREAMED):
+            began = time.perf_counter()
+            batch = rng.standard_normal((min(_STREAMED, vectors - start), entries), np.float32) * spread
+            drawing += time.perf_counter() - began
+            yield batch.astype(np.float32)
+
+    began = time.perf_counter()
+    made = pca_whitening(gather(stream(), kept), kept, fitted_on="noise", descriptor="")
+    if made.matrix.shape != (kept, entries):
+        raise RuntimeError(f"the projection is {made.matrix.shape}, not {kept}×{entries}")
+    return time.perf_counter() - began - drawing
+
+
 def _descriptors(n: int, seed: int, part: int) -> NDArray[np.uint8]:
     centres = np.random.default_rng(seed).random((50_000, 128), np.float32) * 120
     rng = np.random.default_rng([seed, part + 1])
@@ -213,8 +254,10 @@ def _timed(function: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - began, value
 
 
-def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], list[Training], list[Search]]:
-    """Measure the three, or those asked for, and print their tables."""
+def main(
+    arguments: Sequence[str] | None = None,
+) -> tuple[list[Encoding], list[Training], list[Search], list[Projecting]]:
+    """Measure the four, or those asked for, and print their tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--part", choices=PARTS, nargs="+", default=PARTS, help="only so much (default: all)")
     parser.add_argument("--images", type=int, default=50, help="sets to encode (default: 50)")
@@ -229,6 +272,13 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], list[T
     parser.add_argument("--vocabulary", type=int, default=500_000, help="words of these bags (default: 500000)")
     parser.add_argument("--held", type=int, default=1000, help="words in a bag (default: 1000)")
     parser.add_argument("--queries", type=int, default=100, help="bags asked for (default: 100)")
+    parser.add_argument(
+        "--project",
+        nargs="+",
+        default=["8192:8192:10000", "65536:256:20000"],
+        metavar="D:K:N",
+        help="entries, dimensions and vectors of each stream (default: 8192:8192:10000 65536:256:20000)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="(default: 0)")
     parser.add_argument("--work", type=Path, help="folder for temporary files (default: the system's)")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
@@ -241,6 +291,11 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], list[T
             ("noise", "heaps"), options.dimension, options.components, options.features
         ):
             encoded += encoding(drawn, options.images, features, dimension, words, options.seed)
+    projected: list[Projecting] = []
+    if "projection" in options.part:
+        for text in options.project:
+            entries, kept, vectors = map(int, text.split(":"))
+            projected.append(projection(entries, kept, vectors, options.seed))
     with TemporaryDirectory(dir=options.work) as folder:
         if "training" in options.part:
             trained.append(training(options.descriptors, options.words, options.seed, Path(folder)))
@@ -251,16 +306,20 @@ def main(arguments: Sequence[str] | None = None) -> tuple[list[Encoding], list[T
         f"128-d uint8 descriptors of 50,000 heaps; bags of {options.held} of {options.vocabulary:,} words, 100 best "
         f"asked for by {options.queries} queries, one at a time; seed {options.seed}"
     )
-    print(header(protocol), render(encoded, trained, found), sep="\n")
+    print(header(protocol), render(encoded, trained, found, projected), sep="\n")
     write_json(
         options.out,
         protocol,
-        dict(zip(PARTS, ([asdict(each) for each in part] for part in (encoded, trained, found)), strict=True)),
+        dict(
+            zip(PARTS, ([asdict(each) for each in part] for part in (encoded, trained, found, projected)), strict=True)
+        ),
     )
-    return encoded, trained, found
+    return encoded, trained, found, projected
 
 
-def render(encoded: Sequence[Encoding], trained: Sequence[Training], found: Sequence[Search]) -> str:
+def render(
+    encoded: Sequence[Encoding], trained: Sequence[Training], found: Sequence[Search], projected: Sequence[Projecting]
+) -> str:
     """A Markdown table of each part that was measured."""
     encodings = table(
         ("encoding", "drawn", "D", "K", "features", "at once, ms", "one by one, ms", "other, ms", "÷ at once",
@@ -282,7 +341,14 @@ def render(encoded: Sequence[Encoding], trained: Sequence[Training], found: Sequ
         ("words", "rows", "query, ms", "95th percentile, ms", "product of all rows, ms", "opening, ms"),
         [(s.words, s.rows, *(f"{ms:.1f}" for ms in (s.p50, s.p95, s.product, s.opening))) for s in found],
     )
-    made = ((encoded, encodings), (trained, trainings), (found, searches))
+    projections = table(
+        ("entries", "dimensions", "vectors", "stream, MiB", "learning, s", "private memory, MiB"),
+        [
+            (p.entries, p.kept, p.vectors, f"{p.stream / 2**20:.0f}", f"{p.seconds:.0f}", f"{p.private / 2**20:.0f}")
+            for p in projected
+        ],
+    )
+    made = ((encoded, encodings), (trained, trainings), (found, searches), (projected, projections))
     return "\n\n".join(text for measured, text in made if measured)
 
 
