@@ -46,7 +46,8 @@ MEGAPIXELS = (0.3, 1, 4, 12, 24, 50)  # of the photographs of the memory test
 class Result:
     """One network. loop, ours, bare: images a second. reading: seconds of one core for an image. bound: of ours / bare.
 
-    peak, loop_peak: bytes of private memory of all processes.
+    peak, loop_peak: bytes of private memory of all processes. others: largest share of the machine's time that other
+    processes took from a run.
     """
 
     network: str
@@ -60,6 +61,7 @@ class Result:
     bound: float
     peak: int
     loop_peak: int
+    others: float
 
 
 def recipe(network: str, weights: Path, quantised: str = "") -> Recipe:
@@ -232,6 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
                 1 / (1 + only.value * seconds / (os.cpu_count() or 1)),
                 whole.private,
                 plain.private,
+                max(run.others for run in (plain, whole, only)),
             )
         )
         if mixture:
@@ -242,11 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         f"{options.workers} reading processes, and with storing; loop: one photograph at a time, Pillow, PyTorch "
         "eager, not stored; bare: the same engine with the pictures in memory; starting Python, loading "
         "and converting the network left out; at most: resight ÷ bare can be, as reading shares the cores; peak: "
-        "private memory of all processes"
+        "private memory of all processes; others: most of the machine's time that other processes took from a run"
     )
     print(header(protocol))
     head = ("network", "engine", "longest side", "loop, images/s", "resight, images/s", "bare, images/s")
-    ratios = ("resight ÷ loop", "resight ÷ bare", "at most", "peak, MiB", "loop's peak, MiB")
+    ratios = ("resight ÷ loop", "resight ÷ bare", "at most", "peak, MiB", "loop's peak, MiB", "others, %")
     rows = [
         (
             r.network,
@@ -260,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
             f"{r.bound:.2f}",
             f"{r.peak / 2**20:.0f}",
             f"{r.loop_peak / 2**20:.0f}",
+            f"{100 * r.others:.0f}",
         )
         for r in results
     ]

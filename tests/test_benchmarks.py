@@ -164,6 +164,15 @@ def test_the_busy_time_of_a_device_counts_what_overlaps_once(tmp_path):
             gpu.main(["--work", str(tmp_path)])
 
 
+def test_what_runs_beside_a_benchmark_is_known():
+    import time
+
+    import process
+
+    run = process.watched(time.sleep, 0.3)
+    assert 0 <= run.others <= 1 and run.private > 2**20
+
+
 @pytest.mark.data
 def test_layers_compares_what_it_should(labelled_folder, tmp_path, capsys):
     import layers
