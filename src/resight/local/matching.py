@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_PAIRS = 512  # compared at a time, so that they stay in the cache
+
 
 @dataclass(frozen=True, eq=False)
 class WordTable:
@@ -56,8 +58,12 @@ def match_by_words(
     compared = int(counts.sum())
     j = np.repeat(np.arange(len(words)), counts)
     i = query.rows[np.arange(compared) + np.repeat(first - np.cumsum(counts) + counts, counts)]
-    difference = query.descriptors[i] - descriptors[j].astype(np.float32)
-    squared = np.einsum("nd,nd->n", difference, difference)
+    squared = np.empty(compared, np.float32)
+    for start in range(0, compared, _PAIRS):
+        part = slice(start, start + _PAIRS)
+        difference = np.take(query.descriptors, i[part], axis=0)
+        difference -= np.take(descriptors, j[part], axis=0)
+        squared[part] = np.einsum("nd,nd->n", difference, difference)
     near = np.flatnonzero(squared <= max_distance**2)
     i, j, squared = i[near], j[near], squared[near]
     nearest_first = np.lexsort((j, i, squared))
