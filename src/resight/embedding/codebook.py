@@ -115,8 +115,11 @@ class Codebook:
     def _assign(self, descriptors: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         n = len(descriptors)
         members, first, centroids = self._cells
+        if len(self.coarse) == 1:  # every descriptor looks into the one cell: nothing to bring together
+            step = max(1, _PRODUCT // len(self.words))
+            parts = [_closest(descriptors[start : start + step], centroids, k)[0] for start in range(0, n, step)]
+            return np.concatenate([np.empty((0, k), np.int64), *parts])
         probed = _nearest(descriptors, self.coarse, min(self.probes, len(self.coarse)))
-        lifted = np.column_stack([descriptors, np.ones(n, np.float32)])
         # The descriptors that look into a cell are compared with its words in matrix products that fit the cache.
         by_cell = np.argsort(probed, axis=None, kind="stable")
         ends = np.cumsum(np.bincount(probed.ravel(), minlength=len(self.coarse)))
@@ -129,14 +132,8 @@ class Codebook:
                 continue
             step = max(1, _PRODUCT // len(words))
             for looks in (lookers[start : start + step] for start in range(0, len(lookers), step)):
-                # Half the squared distance, less the descriptor's own share, which does not change the order.
-                gap = lifted[looks // probed.shape[1]] @ centroids[own].T
-                rows = np.arange(len(looks))
-                for place in range(min(k, len(words))):  # several passes for the least are quicker than a partition
-                    best = gap.argmin(axis=1)
-                    distance[looks, place] = gap[rows, best]
-                    found[looks, place] = words[best]
-                    gap[rows, best] = np.inf
+                best, distance[looks] = _closest(descriptors[looks // probed.shape[1]], centroids[own], k)
+                found[looks] = np.where(best >= 0, words[best], -1)
         nearest = np.argsort(distance.reshape(n, -1), axis=1, kind="stable")[:, :k]
         return np.take_along_axis(found.reshape(n, -1), nearest, axis=1)
 
@@ -155,6 +152,27 @@ class Codebook:
             return cls(tensors["coarse"], tensors["words"], str(meta["fitted_on"]), int(meta["probes"]), photos)
         except (KeyError, TypeError, ValueError) as error:
             raise RecipeError(f"{path}: not a codebook that this version can use: {error}") from error
+
+
+def _closest(
+    x: NDArray[np.float32], centroids: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """The k nearest of W centroids, [−c, |c|²/2], to each of n descriptors, nearest first, n×k: −1 beyond W.
+
+    And half their squared distances, less the descriptor's own share, which does not change the order; infinite there.
+    """
+    gap = x @ centroids[:, :-1].T
+    gap += centroids[:, -1]
+    if k == 1:
+        best = gap.argmin(axis=1)[:, np.newaxis]
+        return best, np.take_along_axis(gap, best, axis=1)
+    found, distance = np.full((len(x), k), -1, np.int64), np.full((len(x), k), np.inf, np.float32)
+    rows = np.arange(len(x))
+    for place in range(min(k, len(centroids))):  # several passes for the least are quicker than a partition
+        best = gap.argmin(axis=1)
+        found[:, place], distance[:, place] = best, gap[rows, best]
+        gap[rows, best] = np.inf
+    return found, distance
 
 
 def _kmeans(x: NDArray[np.uint8 | np.int8 | np.float32], k: int, seed: int) -> NDArray[np.float32]:

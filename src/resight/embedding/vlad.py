@@ -7,7 +7,7 @@ from typing import Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import csc_array
 
 from resight.artefact import artefact_fingerprint, load_artefact, save_artefact
 from resight.embedding.codebook import Codebook, codebook_of, codebook_tensors
@@ -139,16 +139,18 @@ def residual_sums(
     """
     features, bounds = join(sets, codebook.dimension)
     words = codebook.assign(features)[:, 0]
-    held = np.flatnonzero(words >= 0)
-    residuals = features[held] - codebook.words[words[held]]
+    counted = np.ones(len(words), np.float32) if weights is None else weights
+    owner = np.repeat(np.arange(len(sets)), np.diff(bounds))
+    if (words < 0).any():
+        held = np.flatnonzero(words >= 0)
+        features, words, counted, owner = features[held], words[held], counted[held], owner[held]
+    residuals = features - codebook.words.take(words, axis=0)
     if unit:
         residuals = power_normalise(residuals, 1.0)
-    owner = np.repeat(np.arange(len(sets)), np.diff(bounds))[held]
-    place = owner * len(codebook) + words[held]
-    # One-hot rows times the residuals: a sum by groups, without sorting and without a loop over sets or words.
-    one_hot = csr_array(
-        (np.ones(len(held), np.float32) if weights is None else weights[held], (place, np.arange(len(held)))),
-        shape=(len(sets) * len(codebook), len(held)),
+    # One-hot columns times the residuals: a sum by groups, without sorting and without a loop over sets or words.
+    one_hot = csc_array(
+        (counted, owner * len(codebook) + words, np.arange(len(words) + 1)),
+        shape=(len(sets) * len(codebook), len(words)),
     )
     sums: Features = np.asarray(one_hot @ residuals, np.float32)
     return sums.reshape(len(sets), len(codebook), codebook.dimension)
