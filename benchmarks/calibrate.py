@@ -37,7 +37,7 @@ from resight.evaluation.judge import judge
 from resight.recipes import Recipe, load_recipe
 from resight.recipes.recipe import Calibration
 from resight.search.searcher import Searcher
-from resight.search.verify import calibrated_ranking, log_odds, probability
+from resight.search.verify import calibrated_ranking, log_odds, probability, support
 from resight.store.store import Store
 
 _LEAST = 1e-3  # of the coefficient of inliers, which a recipe wants above 0
@@ -48,13 +48,13 @@ _BINS = np.array([0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0])
 class Observed:
     """What one query's search says of all N images, by ascending id.
 
-    inliers: N int64, 0 where not verified; similarity: N float32. true: N bool, by the ground truth.
+    inliers: N float64 by `support`, 0 where not verified; similarity: N float32. true: N bool, by the ground truth.
     counted: N bool, verified and neither junk nor the query itself: what is fitted to.
     """
 
     query: Query
     ids: NDArray[np.int64]
-    inliers: NDArray[np.int64]
+    inliers: NDArray[np.float64]
     similarity: NDArray[np.float32]
     true: NDArray[np.bool_]
     counted: NDArray[np.bool_]
@@ -83,11 +83,11 @@ def observe(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) -
             description, _ = described(query, labelled, ids, searcher, describer)
             ranking, _ = searcher.rank(description, query.box, None)
             all_ids = searcher.snapshot.ids
-            inliers = np.zeros(len(all_ids), np.int64)
+            inliers = np.zeros(len(all_ids))
             verified = np.zeros(len(all_ids), bool)
             for place, evidence in zip(searcher.snapshot.positions(ranking.ids), ranking.evidence, strict=True):
                 if evidence is not None:
-                    inliers[place], verified[place] = evidence.inliers, True
+                    inliers[place], verified[place] = support(evidence), True
             ignored = [ids[p] for p in {query.path} | query.junk if p in ids]
             true = np.isin(all_ids, [ids[p] for p in query.positives if p in ids])
             counted = verified & ~np.isin(all_ids, ignored)
@@ -99,7 +99,7 @@ def observe(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) -
 class Samples:
     """Verified results, flattened: inliers, similarity, truth and weight (sum 1) of each."""
 
-    inliers: NDArray[np.int64]
+    inliers: NDArray[np.float64]
     similarity: NDArray[np.float32]
     true: NDArray[np.bool_]
     weight: NDArray[np.float64]

@@ -49,7 +49,7 @@ def folder(tmp_path, photos):
     (tmp_path / "recipe").mkdir()
     torch.manual_seed(0)
     safetensors.torch.save_file(create_network("resnet10t").state_dict(), tmp_path / "recipe/w.safetensors")
-    table = tomllib.loads((resources.files("resight.recipes") / "gem-densenet169-verified.toml").read_text("utf-8"))
+    table = tomllib.loads((resources.files("resight.recipes") / "rmac-densenet169-verified.toml").read_text("utf-8"))
     tiny = {"network": "resnet10t", "layer": "layer1", "max_side": 64, "dimensions": 64, "whiten": "none"}
     table["global"] = {**tiny, "weights": "w.safetensors"}
     (tmp_path / "recipe/recipe.toml").write_text(tomli_w.dumps(table))
@@ -69,7 +69,7 @@ def test_rows_are_those_of_evaluate_and_of_the_definitions(rerank, folder, capsy
             kept[collection.recipe.name] = path, collection.recipe
             if collection.recipe.filter == "global":
                 collection.export(folder / "vectors.npz", format="npz")
-    for system, name in (("global → verified", "gem-densenet169-verified"), ("local: rootsift-asmk", "rootsift-asmk")):
+    for system, name in (("global → verified", "rmac-densenet169-verified"), ("local: rootsift-asmk", "rootsift-asmk")):
         path, recipe = kept[name]
         assert rows[system].figures == evaluate(labelled, recipe, collection=path, workers=1).figures
     exported = np.load(folder / "vectors.npz")

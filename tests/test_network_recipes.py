@@ -52,7 +52,6 @@ SIBLINGS = {
     "faemb": TINY | {"embedding": {"kind": "faemb", "mask": "max", "reduce": 6, "anchors": 4}},
     "fv-cnn": TINY | {"embedding": {"kind": "fisher", "components": 4, "reduce": 8}},
     "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
-    "gem-densenet169-verified": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
     "heat-diffusion": TINY,
     "mac": TINY,
     "mof": TINY
@@ -68,6 +67,7 @@ SIBLINGS = {
     "neural-codes": TINY | {"layer": "layer4"},
     "oldfp": TINY | {"scheme": {"kind": "selective-search", "on": "pixels", "top": 4, "side": 64, "aggregate": "max"}},
     "r-mac": TINY,
+    "rmac-densenet169-verified": TINY | {"layer": "layer4", "dimensions": 640, "also": [{"layer": "layer2"}]},
     "sba": TINY | {"pooling": {"kind": "sba", "parts": 4}},
     "selective-conv": TINY | {"embedding": {"kind": "t-embedding", "mask": "sum", "reduce": 8, "words": 4}},
     "solar": TINY | {"attention": {"kind": "second-order", "reduction": 4}},

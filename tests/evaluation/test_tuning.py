@@ -56,7 +56,7 @@ def test_weights_that_change_nothing_are_left_alone():
 
 
 def test_only_late_fusion_without_verification_has_weights_to_learn():
-    for name in ("rootsift-asmk", "gem-densenet169-verified"):
+    for name in ("rootsift-asmk", "rmac-densenet169-verified"):
         with pytest.raises(RecipeError, match="there are no weights to learn"):
             tune_fusion(None, load_recipe(name))
 

@@ -33,7 +33,7 @@ def test_what_they_keep_of_an_image():
     shorter = parse_recipe(HAMMING.replace("bits = 64", "bits = 32"), "mine", None)
     looser = parse_recipe(HAMMING.replace("threshold = 22", "threshold = 30"), "mine", None)
     assert shorter.postings != postings["rootsift-hamming"] == looser.postings
-    assert load_recipe("gem-densenet169-verified").postings == postings["rootsift-asmk"]
+    assert load_recipe("rmac-densenet169-verified").postings == postings["rootsift-asmk"]
 
 
 def test_where_the_medians_lie_may_change_and_nothing_else(tmp_path):

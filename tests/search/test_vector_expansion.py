@@ -19,7 +19,7 @@ QUERY = np.array([1, 0, 0, 0, 0, 0, 0, 0], np.float32)
 
 
 def verified(shortlist, **expansion):
-    table = load_recipe("gem-densenet169-verified").model_dump(by_alias=True)
+    table = load_recipe("rmac-densenet169-verified").model_dump(by_alias=True)
     table["global"]["dimensions"] = 8
     table["local"]["max_features"] = 200
     table["verify"]["shortlist"] = shortlist

@@ -16,7 +16,8 @@ from resight.local.matching import WordTable
 from resight.recipes.recipe import Calibration, VerifyStage
 from resight.search.collection import Collection
 from resight.search.drawing import Pane, pair
-from resight.search.verify import calibrated_ranking, check, log_odds, probability
+from resight.search.ranking import Evidence
+from resight.search.verify import calibrated_ranking, check, log_odds, probability, support
 
 STAGE = VerifyStage()
 CALIBRATION = Calibration(intercept=-5.0, inliers=2.0, similarity=10.0, fitted_on="by hand")
@@ -76,10 +77,36 @@ def test_no_match_no_evidence(views, pictures, recipe):
 
 
 def test_probabilities_worked_by_hand():
-    """logit p = −5 + 2·ln(1 + max(0, n − 3)) + 10·s."""
-    odds = log_odds(CALIBRATION, np.array([0, 3, 4, 10]), np.array([0.0, 0.1, 0.2, 0.0]))
+    """logit p = −5 + 2·ln(1 + max(0, n − 5)) + 10·s."""
+    odds = log_odds(CALIBRATION, np.array([0, 5, 6, 12]), np.array([0.0, 0.1, 0.2, 0.0]))
     np.testing.assert_allclose(odds, [-5, -4, -3 + 2 * math.log(2), -5 + 2 * math.log(8)])
     np.testing.assert_allclose(probability(odds), [1 / (1 + math.exp(-o)) for o in odds], rtol=1e-6)
+
+
+def test_inliers_count_for_less_where_colours_differ():
+    """ln(1 + n − 5) times the agreement: 45 inliers that agree by half count as many as 5 + √41 − 1 that agree."""
+    evidence = Evidence(45, 60, np.eye(3), None, None, np.zeros((45, 2)), np.zeros((45, 2)), agreement=0.5)
+    assert support(evidence) == pytest.approx(4 + math.sqrt(41))
+    assert support(replace(evidence, agreement=1.0)) == 45
+    assert support(replace(evidence, agreement=0.0)) == 5
+    assert support(replace(evidence, inliers=4, agreement=0.5)) == 4
+    odds = log_odds(CALIBRATION, np.array([support(evidence), 45.0]), np.zeros(2))
+    assert (odds[0] + 5) / (odds[1] + 5) == pytest.approx(0.5)
+
+
+def test_the_same_print_in_other_colours_counts_for_less(pictures, view, recipe):
+    """As of two flavours of one product, which grey patches cannot tell apart."""
+    describer = Describer(recipe)
+    shown, _ = view(pictures["coffee"], 1)
+    lab = cv2.cvtColor(shown, cv2.COLOR_RGB2LAB)
+    lab[..., 1:] = 255 - lab[..., 1:]
+    query = describer.describe(pictures["coffee"])
+    same, other = (
+        checked(query, describer.describe(pixels))[0] for pixels in (shown, cv2.cvtColor(lab, cv2.COLOR_LAB2RGB))
+    )
+    assert min(same.inliers, other.inliers) > 40
+    assert same.agreement > 0.6 > 0.3 > other.agreement
+    assert support(other) < support(same) / 2
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=20))
@@ -95,7 +122,7 @@ def test_the_ranking_is_by_probability_then_id_and_accepts_nothing_unverified():
     # 3 and 8 are equal; 2 and 5 are more similar than any match, but nothing shows why; 9 has too little of both.
     assert ranking.ids.tolist() == [3, 8, 2, 5, 9] and ranking.accepted == 2
     assert (
-        ranking.scores[0] == ranking.scores[1] == pytest.approx(1 / (1 + math.exp(5 - 2 * math.log(48) - 1)), rel=1e-6)
+        ranking.scores[0] == ranking.scores[1] == pytest.approx(1 / (1 + math.exp(5 - 2 * math.log(46) - 1)), rel=1e-6)
     )
     assert ranking.scores[2] < CALIBRATION.accept and ranking.threshold == CALIBRATION.accept and ranking.calibrated
     assert calibrated_ranking(CALIBRATION, ids, inliers, similarity, {}, 3).ids.tolist() == [3, 8, 2]

@@ -83,6 +83,8 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("inliers", "not verified"))
     else:
         rows.append(("inliers", f"{facts['inliers']} of {facts['matches']} matching points"))
+        if facts["agreement"] < 1:
+            rows.append(("colours", f"agree by {facts['agreement']:.0%}".replace("%", " %")))
     if facts["homography"] is not None:
         rows.append(("box", ",".join(f"{v:.0f}" for v in facts["box"])))
         rows.append(("homography", "; ".join(" ".join(f"{v:.6g}" for v in row) for row in facts["homography"])))

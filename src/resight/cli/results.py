@@ -104,9 +104,9 @@ def _rows(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
 def json(collection: "Collection", outcomes: Iterable[Outcome], everything: bool) -> None:
     """One object: ``{"queries": [{"query", "box", "found", "results", …}, …]}``. Keys are only ever added.
 
-    A result: rank (from 1), id, path, score, accepted, inliers, matches, homography (3×3, query pixels →
-    result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where it was not
-    verified. others: inliers, matches, homography, outline and box of further instances in the same result.
+    A result: rank (from 1), id, path, score, accepted, inliers, matches, agreement of colours (0 to 1), homography
+    (3×3, query pixels → result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where
+    it was not verified. others: the same from inliers to box of further instances in the result.
     threshold: the least score of a match, or null with a recipe that cannot tell matches.
     A query of several examples also has ``examples``: query, box and weight of each; and its results ``example``:
     the index there of the one that homography and outline are about, null where they were not verified.
@@ -155,7 +155,7 @@ def _result(collection: "Collection", outcome: "QueryResult", index: int) -> dic
     if outcome.further:
         facts["example"] = None if evidence is None else evidence.example
     if evidence is None:
-        return facts | dict.fromkeys(("inliers", "matches", "homography", "outline", "box", "others"))
+        return facts | dict.fromkeys(("inliers", "matches", "agreement", "homography", "outline", "box", "others"))
     return facts | _instance(evidence) | {"others": [_instance(other) for other in evidence.others]}
 
 
@@ -163,6 +163,7 @@ def _instance(evidence: "Evidence") -> dict[str, Any]:
     return {
         "inliers": evidence.inliers,
         "matches": evidence.matches,
+        "agreement": round(evidence.agreement, 3),
         "homography": None if evidence.homography is None else evidence.homography.tolist(),
         "outline": None
         if evidence.outline is None

@@ -115,7 +115,8 @@ class Describer:
         features = None
         if self.local is not None:
             found = self.local.extract(image)
-            features = replace(found, xy=found.xy + np.array([left, top], np.float32))
+            colours = None if found.colours is None else found.colours.moved(left, top)
+            features = replace(found, xy=found.xy + np.array([left, top], np.float32), colours=colours)
         network = self.network
         vector = None if network is None else network.describe(image.pixels)
         return Description(size, vector, features)

@@ -9,6 +9,7 @@ import cv2
 
 from resight.errors import RecipeError
 from resight.images.image import Image
+from resight.local.colours import Colours
 from resight.local.features import LocalFeatures, quantised
 from resight.local.rootsift import rootsift
 from resight.recipes.local_stages import (
@@ -51,6 +52,11 @@ def load_local(stage: LocalStage, recipe: str, engine: str | None = None) -> Loc
     recipe: its name, for messages. engine: what runs a network whose layer is read.
     Raises RecipeError where its libraries, weights or learned parts cannot be had.
     """
+    extractor = _load(stage, recipe, engine)
+    return _Coloured(extractor, stage.colours) if stage.colours else extractor
+
+
+def _load(stage: LocalStage, recipe: str, engine: str | None) -> LocalExtractor:
     if isinstance(stage, Sift):
         return _RootSift(stage)
     try:
@@ -61,6 +67,20 @@ def load_local(stage: LocalStage, recipe: str, engine: str | None = None) -> Loc
         raise RecipeError(
             f"recipe {recipe} runs a network and needs {error.name}: pip install 'resight[deep]'"
         ) from error
+
+
+class _Coloured:
+    """Features with a small picture of what they were found in."""
+
+    def __init__(self, extractor: LocalExtractor, side: int) -> None:
+        self._extractor, self._side = extractor, side
+
+    @property
+    def fingerprint(self) -> str:
+        return self._extractor.fingerprint
+
+    def extract(self, image: Image) -> LocalFeatures:
+        return replace(self._extractor.extract(image), colours=Colours.of(image, self._side))
 
 
 class _RootSift:

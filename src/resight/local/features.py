@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.local.colours import Colours
+
 _UNITS = {np.dtype(np.uint8): 512.0, np.dtype(np.int8): 256.0, np.dtype(np.float32): 1.0}
 
 
@@ -17,6 +19,7 @@ class LocalFeatures:
     angle: N float32, radians in [0, 2π), clockwise from the x axis as in image coordinates.
     score: N float32, the detector's response.
     descriptors: N×D, of length ``unit``: uint8 (RootSIFT), int8 as ``quantised`` makes it, or float32.
+    colours: a small picture of what they were found in, where verification is to compare colours.
     """
 
     xy: NDArray[np.float32]
@@ -24,6 +27,7 @@ class LocalFeatures:
     angle: NDArray[np.float32]
     score: NDArray[np.float32]
     descriptors: NDArray[np.uint8 | np.int8 | np.float32]
+    colours: Colours | None = None
 
     def __post_init__(self) -> None:
         n = len(self.xy)
@@ -37,6 +41,11 @@ class LocalFeatures:
 
     def __len__(self) -> int:
         return len(self.xy)
+
+    def part(self, rows: NDArray[np.bool_] | NDArray[np.integer]) -> "LocalFeatures":
+        """Some of the features, of the same picture."""
+        xy, size, angle, score = (column[rows] for column in (self.xy, self.size, self.angle, self.score))
+        return LocalFeatures(xy, size, angle, score, self.descriptors[rows], self.colours)
 
     @property
     def unit(self) -> float:

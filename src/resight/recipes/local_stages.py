@@ -16,6 +16,8 @@ class _Local(Stage):
     """What all have.
 
     max_features: an image, the strongest.
+    colours: side in pixels of a small picture kept beside them, whose colours verification compares where it finds the
+        same print; 0 keeps none, and verification sees only grey.
     oriented: whether keypoints have a scale and an orientation of their own, which verification then compares.
     stored: the type that descriptors are kept in; ``LocalFeatures.unit`` is its length of a unit vector.
     """
@@ -23,6 +25,7 @@ class _Local(Stage):
     oriented: ClassVar[bool] = False
     stored: ClassVar[np.dtype[np.uint8 | np.int8 | np.float32]] = np.dtype(np.int8)
     max_features: int = Field(default=1000, ge=16, le=100_000)
+    colours: int = Field(default=0, ge=0, le=256)
 
     @property
     @abstractmethod

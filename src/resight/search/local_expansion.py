@@ -10,7 +10,7 @@ joined the query would confirm itself.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
 from resight.recipes.recipe import Calibration, ExpansionStage
 from resight.search.ranking import Evidence
-from resight.search.verify import log_odds
+from resight.search.verify import log_odds, support
 
 OWN = -1
 _SAME = 0.25  # of a feature's diameter: a feature of the same word so near is the same one, seen again
@@ -58,7 +58,7 @@ class ExpandedQuery:
         if not new.any():
             return self
         return ExpandedQuery(
-            _concatenated(self.features, _part(found, new)),
+            _concatenated(self.features, found.part(new)),
             np.concatenate([self.words, words[new]]),
             np.concatenate([self.source, np.full(int(new.sum()), position)]),
         )
@@ -75,7 +75,7 @@ def confirmed(
     evidence: by position. similarity: (N,) by the filter. A result without an outline is none of them.
     """
     positions = np.array([p for p, e in sorted(evidence.items()) if e.outline is not None], np.int64)
-    inliers = np.array([evidence[p].inliers for p in positions.tolist()], np.int64)
+    inliers = np.array([support(evidence[p]) for p in positions.tolist()])
     odds = log_odds(calibration, inliers, similarity[positions])
     sure = (inliers >= stage.inliers) & (odds >= np.log(stage.accept / (1 - stage.accept)))
     order = np.argsort(-odds[sure], kind="stable")
@@ -90,8 +90,8 @@ def brought_back(features: LocalFeatures, evidence: Evidence) -> LocalFeatures:
     """
     none = np.zeros(len(features), bool)
     if evidence.homography is None or evidence.outline is None or abs(np.linalg.det(evidence.homography)) < 1e-12:
-        return _part(features, none)
-    features = _part(features, inside(evidence.outline, features.xy))
+        return features.part(none)
+    features = features.part(inside(evidence.outline, features.xy))
     inverse = np.asarray(np.linalg.inv(evidence.homography), np.float64)
     xy = project(inverse, features.xy.astype(float))
     jacobian = jacobians(inverse, features.xy.astype(float))
@@ -99,14 +99,14 @@ def brought_back(features: LocalFeatures, evidence: Evidence) -> LocalFeatures:
     direction = np.column_stack([np.cos(features.angle), np.sin(features.angle)]).astype(float)
     along = np.einsum("nij,nj->ni", jacobian, direction)
     sound = np.isfinite(xy).all(axis=1) & (area > 0)
-    mapped = LocalFeatures(
-        xy.astype(np.float32),
-        (features.size * np.sqrt(np.abs(area))).astype(np.float32),
-        (np.arctan2(along[:, 1], along[:, 0]) % (2 * np.pi)).astype(np.float32),
-        features.score,
-        features.descriptors,
+    mapped = replace(
+        features,
+        xy=xy.astype(np.float32),
+        size=(features.size * np.sqrt(np.abs(area))).astype(np.float32),
+        angle=(np.arctan2(along[:, 1], along[:, 0]) % (2 * np.pi)).astype(np.float32),
+        colours=None,
     )
-    return _part(mapped, sound)
+    return mapped.part(sound)
 
 
 def with_more_inliers(first: Mapping[int, Evidence], second: Mapping[int, Evidence]) -> dict[int, Evidence]:
@@ -142,11 +142,8 @@ def _uncrowded(query: ExpandedQuery, found: LocalFeatures, new: NDArray[np.bool_
     return np.asarray(number[int(joined.sum()) :] < _CROWD, np.bool_)
 
 
-def _part(features: LocalFeatures, rows: NDArray[np.bool_]) -> LocalFeatures:
-    f = features
-    return LocalFeatures(f.xy[rows], f.size[rows], f.angle[rows], f.score[rows], f.descriptors[rows])
-
-
 def _concatenated(*parts: LocalFeatures) -> LocalFeatures:
+    """All features of the parts, with the colours of the first."""
     names = ("xy", "size", "angle", "score", "descriptors")
-    return LocalFeatures(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    xy, size, angle, score, descriptors = (np.concatenate([getattr(p, name) for p in parts]) for name in names)
+    return LocalFeatures(xy, size, angle, score, descriptors, parts[0].colours)

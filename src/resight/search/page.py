@@ -226,4 +226,5 @@ def _agree(evidence: Evidence | None) -> str:
         return "not verified"
     if evidence.homography is None and evidence.outline is not None:  # as of [[rerank]] patches
         return "most similar region, not verified"
-    return f"{evidence.inliers} of {evidence.matches} points agree"
+    colours = f", colours by {evidence.agreement:.0%}".replace("%", " %") if evidence.agreement < 1 else ""
+    return f"{evidence.inliers} of {evidence.matches} points agree{colours}"

@@ -20,6 +20,7 @@ class Evidence:
     others: further instances of the same thing in the image, where several were asked for; most inliers first, none
         with more than this one, each with no others of its own.
     example: which example of the query it is about, from 0; the query is its first.
+    agreement: how far colours and shading agree where it lies, from 0 to 1; 1 also where they were not compared.
     """
 
     inliers: int
@@ -31,6 +32,7 @@ class Evidence:
     result_xy: NDArray[np.float32]
     others: tuple["Evidence", ...] = ()
     example: int = 0
+    agreement: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)

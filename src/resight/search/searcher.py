@@ -31,7 +31,7 @@ from resight.search.rerank.cache import Cache
 from resight.search.rerank.patches import Regions
 from resight.search.rerank.reranker import Database
 from resight.search.rerank.stages import Asked, Prepared, Source, prepare
-from resight.search.verify import calibrated_ranking, check
+from resight.search.verify import calibrated_ranking, check, support
 from resight.store.indexing import Progress
 from resight.store.region_log import RegionLog
 from resight.store.store import Store, read_features
@@ -136,9 +136,9 @@ class Searcher:
             verified = self._expand(examples, assigned, each, verified, shortlist)
         evidence, standing = best_evidence([found for found, _ in verified], each, weights)
         distances = sum(count for _, count in verified)
-        inliers = np.zeros(len(ids), np.int64)
+        inliers = np.zeros(len(ids))
         for position in standing:
-            inliers[position] = evidence[position].inliers
+            inliers[position] = support(evidence[position])
             similarity[position] = each[evidence[position].example][position]
         ranking = calibrated_ranking(self.recipe.calibration, ids, inliers, similarity, evidence, top)
         timing = Timing(described, filtered - began, time.perf_counter() - filtered, compared + distances)

@@ -8,13 +8,16 @@ from numpy.typing import NDArray
 
 from resight.geometry.boxes import Box
 from resight.geometry.homography import corners, inside, overlap, project
+from resight.local.colours import agreement
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable, match_by_words
 from resight.local.verification import verify
 from resight.recipes.recipe import Calibration, VerifyStage
 from resight.search.ranking import Evidence, Ranking
 
-_CHANCE = 3  # inliers that say nothing: four correspondences always agree on some homography
+# Inliers that say nothing: any four correspondences agree on some homography, and among hundreds of wrong ones a fifth
+# often does so too. Counting them would let chance outweigh the similarity of pictures that have no print to match.
+_CHANCE = 5
 # A further instance needs more than what is left of the first one's matches may give by chance, and a place of its own.
 _REPEATED, _SHARED = 10, 0.5
 
@@ -42,18 +45,13 @@ def check(
             break
         left = ~inside(found.outline, features.xy)
         left[matched] = False
-        features, words = _part(features, left), words[left]
+        features, words = features.part(left), words[left]
         found, matched, count = _instance(query, table, box, (features, words, size), stage, oriented)
         compared += count
         if found.inliers >= _REPEATED and _apart(found, instances):
             instances.append(found)
     best, *others = sorted(instances, key=lambda instance: -instance.inliers)
     return replace(best, others=tuple(others)), compared
-
-
-def _part(features: LocalFeatures, rows: NDArray[np.bool_]) -> LocalFeatures:
-    xy, size, angle, score = (column[rows] for column in (features.xy, features.size, features.angle, features.score))
-    return LocalFeatures(xy, size, angle, score, features.descriptors[rows])
 
 
 def _apart(found: Evidence, instances: list[Evidence]) -> bool:
@@ -89,6 +87,9 @@ def _instance(
         outline = project(found.homography, corners(box or _extent(query, agreed_i))).astype(np.float32)
         if not np.isfinite(outline).all():
             outline = None
+    alike = 1.0
+    if found.homography is not None and len(found.inliers) > _CHANCE and query.colours and features.colours:
+        alike = agreement(query.colours, features.colours, found.homography, query.xy[agreed_i])
     evidence = Evidence(
         inliers=len(found.inliers),
         matches=len(i),
@@ -97,14 +98,24 @@ def _instance(
         box=None if found.homography is None else _bounds(outline, features.xy[agreed_j], size),
         query_xy=query.xy[agreed_i],
         result_xy=features.xy[agreed_j],
+        agreement=alike,
     )
     return evidence, agreed_j, compared
 
 
+def support(evidence: Evidence) -> float:
+    """Inliers, as many as those found count for where colours agree only so far; 0 where nothing was found.
+
+    Agreement a makes ln(1 + n − c), what n inliers count for beyond the c that say nothing, a times as much.
+    """
+    beyond = evidence.inliers - _CHANCE
+    return _CHANCE + (1 + beyond) ** evidence.agreement - 1 if beyond > 0 else float(evidence.inliers)
+
+
 def log_odds(
-    calibration: Calibration, inliers: NDArray[np.integer], similarity: NDArray[np.floating]
+    calibration: Calibration, inliers: NDArray[np.integer] | NDArray[np.floating], similarity: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """ln p/(1 − p) of a true match; the formula is in ``Calibration``."""
+    """ln p/(1 − p) of a true match; the formula is in ``Calibration``. inliers: of each, by ``support``."""
     counted = np.log1p(np.maximum(0, inliers - _CHANCE))
     odds = calibration.intercept + calibration.inliers * counted + calibration.similarity * similarity
     return np.asarray(odds, np.float64)
@@ -118,15 +129,15 @@ def probability(odds: NDArray[np.float64]) -> NDArray[np.float32]:
 def calibrated_ranking(
     calibration: Calibration,
     ids: NDArray[np.int64],
-    inliers: NDArray[np.int64],
+    inliers: NDArray[np.int64] | NDArray[np.float64],
     similarity: NDArray[np.float32],
     evidence: Mapping[int, Evidence],
     top: int | None = None,
 ) -> Ranking:
     """The first `top` of N images by the probability of a true match; ties by image id.
 
-    evidence: by position in `ids`. An image without inliers is never accepted, however similar: it would be a match
-    that nobody can be shown the reason for.
+    inliers: by ``support``. evidence: by position in `ids`. An image without inliers is never accepted, however
+    similar: it would be a match that nobody can be shown the reason for.
     """
     odds = log_odds(calibration, inliers, similarity)
     below = np.log(calibration.accept / (1 - calibration.accept)) - 1e-3

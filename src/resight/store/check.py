@@ -55,7 +55,7 @@ def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
             (
                 at is None
                 or local is None
-                or features.matches(at, record_length(count, local.dimension, local.stored), crc)
+                or features.matches(at, record_length(count, local.dimension, local.stored, local.colours), crc)
             )
             and (vector_at is None or vectors.matches(vector_at, 4 * dimensions, vector_crc))
             and (words_at is None or words.matches(words_at, 4 * count, words_crc)),

@@ -353,8 +353,8 @@ def read_features(log: LogReader, at: int, count: int, stage: LocalStage | None)
     """The local features of an image, from where the catalogue says they are. stage: the recipe's [local] table."""
     if stage is None:
         raise ValueError("the recipe has no local features")
-    record = log.record(at, record_length(count, stage.dimension, stage.stored))
-    return unpack_features(record, count, stage.dimension, stage.stored)
+    record = log.record(at, record_length(count, stage.dimension, stage.stored, stage.colours))
+    return unpack_features(record, count, stage.dimension, stage.stored, stage.colours)
 
 
 def _append(features: LogWriter, vectors: LogWriter, description: Description) -> tuple[int | None, ...]:
