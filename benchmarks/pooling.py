@@ -23,6 +23,11 @@ from resight.evaluation.study import POOLINGS
 from resight.networks.architectures import create_network
 from resight.networks.backbone import load_backbone
 from resight.networks.engine import make_engine
+from resight.pooling.attention_gem import AttentionGeM
+from resight.pooling.crn import ContextualReweighting
+from resight.pooling.delf_attention import DelfAttention
+from resight.pooling.multiscale_attention import RegionalAttention
+from resight.pooling.second_order import SecondOrderAttention
 from resight.recipes.network_stages import Branch
 
 NETWORK, LAYER = "densenet169", "features"
@@ -38,13 +43,32 @@ class Result:
 
 
 def heads(folder: Path, layer: Any) -> dict[str, Head]:
-    """Every pooling of `resight study pooling`, with statistics of channels drawn at random."""
+    """Every pooling and attention that a recipe can name, with what they learn drawn at random."""
     mean, variance = np.random.default_rng(0).random((2, layer.channels), dtype=np.float32)
     ChannelStatistics(mean, variance, 2, "nothing").save(folder / "channels.safetensors")
-    learned = {kind: {"pooling": kind, "learned": "channels.safetensors"} for kind in ("heat", "sba")}
+    tables = dict(POOLINGS)
+    tables |= {kind: {"pooling": kind, "learned": "channels.safetensors"} for kind in ("heat", "sba")}
+    tables |= {"cam-crow": {"pooling": "cam-crow"}}
+    for kind, (module, pooling) in modules(layer.channels).items():
+        torch.save(module.state_dict(), folder / f"{kind}.pth")
+        tables[kind] = {"attention": {"kind": kind, "weights": f"{kind}.pth"}, "pooling": pooling}
+    for by in ("norms", "spectral-residual", "centre", "sums"):
+        tables[f"saliency, {by}"] = {"attention": {"kind": "saliency", "by": by}, "pooling": "average"}
+    classifier = torch.randn(1000, layer.channels), torch.zeros(1000)
     return {
-        name: make_head(Branch.model_validate({"network": NETWORK, **part}), layer, folder, None, NETWORK)
-        for name, part in {**POOLINGS, **learned}.items()
+        name: make_head(Branch.model_validate({"network": NETWORK, **part}), layer, folder, classifier, NETWORK)
+        for name, part in tables.items()
+    }
+
+
+def modules(channels: int) -> dict[str, tuple[torch.nn.Module, Any]]:
+    """By kind of attention, its module and the pooling that goes with it."""
+    return {
+        "second-order": (SecondOrderAttention(channels), "gem"),
+        "crn": (ContextualReweighting(channels), "average"),
+        "delf": (DelfAttention(channels), "sum"),
+        "regional": (RegionalAttention(channels), "mac"),
+        "attention-gem": (AttentionGeM(channels), "gem"),
     }
 
 

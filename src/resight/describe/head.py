@@ -18,6 +18,7 @@ from resight.features.multiscale import combine_scales, l2_normalise
 from resight.fitted import Fitted
 from resight.geometry.regions import round_outwards
 from resight.networks.layers import Layer
+from resight.pooling.rmac import region_maxima
 from resight.recipes.network_stages import Branch, Keypoints, Scheme, Whole
 
 Scales = tuple[NDArray[np.floating], ...]  # R×C features of an image at each scale
@@ -85,6 +86,8 @@ class Head:
         if embedding is None and not self.ready:  # what its pooling learns from
             return output[0].flatten(1).T.float().numpy()
         cells = cells_on_map(scheme, output, picture, boxes)
+        if self.branch.pooling.kind == "mac" and len(cells) > 1:
+            return region_maxima(output, cells)[0].double().numpy()
         parts = [self.pool(output[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in cells]
         return torch.cat(parts).double().numpy()
 

@@ -7,6 +7,7 @@ Ours: the grid is laid on the map, where theirs is on the image and rounded to c
 the scales in one mask for other poolings and for drawing.
 """
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -26,7 +27,8 @@ def regional_context(
     """
     check_map(x)
     regions = region_cells(x.shape[2], x.shape[3], levels, variant, whole)
-    means = torch.stack([x[:, :, y1:y2, x1:x2].mean(dim=(2, 3)) for x1, y1, x2, y2 in regions], dim=1)
+    inside = _inside(x, regions)
+    means = inside / inside.sum(dim=1, keepdim=True) @ x.flatten(2).mT
     return torch.cat([means, x.mean(dim=(2, 3)).unsqueeze(1).expand_as(means)], dim=2)
 
 
@@ -55,10 +57,16 @@ def attention_map(
     regions = region_cells(height, width, levels, variant, whole)
     if weights.ndim != 2 or weights.shape[1] != len(regions):
         raise ValueError(f"weights must be B×{len(regions)} for this map and grid, not {tuple(weights.shape)}")
-    inside = weights.new_zeros(len(regions), height, width)
+    inside = _inside(weights.new_empty(0, 0, height, width), regions)
+    return (weights @ inside).reshape(-1, 1, height, width) / len(regions)
+
+
+def _inside(x: Tensor, regions: Sequence[tuple[int, int, int, int]]) -> Tensor:
+    """R×H·W: 1 in the cells of a map x, B×C×H×W, that are in a region, else 0."""
+    inside = x.new_zeros(len(regions), *x.shape[2:])
     for region, (x1, y1, x2, y2) in zip(inside, regions, strict=True):
         region[y1:y2, x1:x2] = 1
-    return (weights @ inside.flatten(1)).reshape(-1, 1, height, width) / len(regions)
+    return inside.flatten(1)
 
 
 class RegionalAttention(nn.Module):
