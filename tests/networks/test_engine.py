@@ -157,6 +157,19 @@ def test_the_engine_is_chosen_by_one_setting(backbone, monkeypatch, cache):
         assert make_engine(network, "auto").name.startswith("torch ")
 
 
+@needs_openvino
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is chosen first")
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
+def test_on_a_cpu_openvino_is_chosen_unless_each_size_is_converted_anew(backbone, name, monkeypatch, cache):
+    network = backbone(name, "features")
+    assert make_engine(network, "auto").name.startswith("openvino ")
+    monkeypatch.setenv("RESIGHT_CACHE", str(cache / "other"))
+    right = OpenVinoEngine._right
+    monkeypatch.setattr(OpenVinoEngine, "_right", lambda self, *at: at[1] is not None and right(self, *at))
+    assert make_engine(network, "auto").name.startswith("torch ")
+    assert make_engine(network, "openvino").name.startswith("openvino ")
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224"])
 def test_a_cuda_device_computes_in_bfloat16_what_the_cpu_does(backbone, name):

@@ -69,9 +69,9 @@ class FromBytes(nn.Module):
 def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
     """The engine of that name, or the one that RESIGHT_ENGINE names.
 
-    ``torch`` moves the backbone to a CUDA device where there is one. ``auto``, if neither does: PyTorch there, and for
-    transformers, which it computes faster; else OpenVINO where it is installed (docs/measurements.md). Raises
-    RecipeError for an unknown name and for an engine that is not installed.
+    ``torch`` moves the backbone to a CUDA device where there is one. ``auto``, if neither does: PyTorch there; else
+    OpenVINO where it is installed, which is the fastest on a CPU (docs/measurements.md), and converts the network for
+    pictures of any size. Raises RecipeError for an unknown name and for an engine that is not installed.
     """
     name = name or os.environ.get("RESIGHT_ENGINE") or "auto"
     if name not in get_args(EngineName):
@@ -81,10 +81,12 @@ def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
         raise RecipeError(
             "the engine openvino is not installed: pip install 'resight[fast]', or set RESIGHT_ENGINE=torch"
         )
-    patches, cuda = backbone.multiple > 1, torch.cuda.is_available()
-    if name == "torch" or (name == "auto" and (cuda or patches or not installed)):
+    cuda = torch.cuda.is_available()
+    if name == "torch" or (name == "auto" and (cuda or not installed)):
         return TorchEngine(backbone.to("cuda") if cuda else backbone)
-    return OpenVinoEngine(backbone)
+    engine = OpenVinoEngine(backbone)
+    # Converting for each size anew takes seconds.
+    return engine if engine.any_size or name == "openvino" else TorchEngine(backbone)
 
 
 class TorchEngine:
@@ -118,6 +120,7 @@ class TorchEngine:
 class OpenVinoEngine:
     """OpenVINO in float32. A network is converted once and kept in the cache folder.
 
+    any_size: whether what is kept is for pictures of any size.
     The conversion is checked against PyTorch at two sizes. Where the traced network is right only at the size it was
     traced at, as some transformers' are, it is converted for each size anew.
     """
@@ -132,13 +135,13 @@ class OpenVinoEngine:
         self._core = self._ov.Core()
         self._models: dict[tuple[int, int] | None, Any] = {}
         self._runners: dict[tuple[int, int] | None, Runner] = {}
-        self._any_size = self._kept_or_converted(None) is not None
+        self.any_size = self._kept_or_converted(None) is not None
 
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         return self._runner((pictures.shape[1], pictures.shape[2]))(pictures)
 
     def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        if self._any_size:
+        if self.any_size:
             yield from self._runner((0, 0)).each(pictures)
             return
         for first, window in _windows(pictures):
@@ -147,7 +150,7 @@ class OpenVinoEngine:
                     yield first + places[row], outputs
 
     def _runner(self, size: tuple[int, int]) -> "Runner":
-        key = None if self._any_size else size
+        key = None if self.any_size else size
         if key not in self._runners:
             if key not in self._models:
                 self._kept_or_converted(key)
