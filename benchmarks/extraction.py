@@ -6,6 +6,10 @@ mode. The bare pass has the same pictures, ready, in memory. Speed needs no trai
 Where the network keeps all cores busy, reading takes its time from it: of b images a second bare, and r seconds of
 one core to read and prepare an image, c cores make at most 1 / (1 + b · r / c). Starting the reading processes and
 preparing the network for each new size of picture weigh the more, the fewer the photographs.
+
+Where other processes take their share of the machine, images a second say little, the loop's least of all, whose
+threads wait for each other. The core's time that each image takes, in all processes, still compares what they do;
+with OMP_NUM_THREADS=1, since threads that wait may spin.
 """
 
 import argparse
@@ -18,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
+import psutil
 
 import photos
 from common import DATA, header, table, write_json
@@ -44,7 +49,9 @@ MEGAPIXELS = (0.3, 1, 4, 12, 24, 50)  # of the photographs of the memory test
 
 @dataclass(frozen=True)
 class Result:
-    """One network. loop, ours, bare: images a second. reading: seconds of one core for an image. bound: of ours / bare.
+    """One network. loop, ours, bare: images a second. work: seconds of a core that each of them takes for an image.
+
+    reading: the same for reading and preparing one. bound: of ours / bare.
 
     peak, loop_peak: bytes of private memory of all processes. others: largest share of the machine's time that other
     processes took from a run.
@@ -57,6 +64,7 @@ class Result:
     loop: float
     ours: float
     bare: float
+    work: tuple[float, float, float]
     reading: float
     bound: float
     peak: int
@@ -102,8 +110,14 @@ def write_random(network: str, weights: Path) -> None:
     save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
 
 
-def loop(paths: Sequence[Path], network: str) -> float:
-    """The field's loop: images a second."""
+def computed() -> float:
+    """Seconds of cores that this process and its children that have ended took."""
+    times = psutil.Process().cpu_times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def loop(paths: Sequence[Path], network: str) -> tuple[float, float]:
+    """The field's loop: images a second, and seconds of a core an image."""
     import torch
 
     from resight.networks.architectures import import_timm
@@ -113,7 +127,7 @@ def loop(paths: Sequence[Path], network: str) -> float:
     model = import_timm().create_model(network, pretrained=False, num_classes=0, **size).eval()
     mean = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
-    began = time.perf_counter()
+    began, before = time.perf_counter(), computed()
     with torch.no_grad():
         for path in paths:
             image = PIL.Image.open(path).convert("RGB")
@@ -124,31 +138,31 @@ def loop(paths: Sequence[Path], network: str) -> float:
             out = model.forward_features(x[None])
             pooled = out[:, 0] if layer == "cls" else out.clamp(min=1e-6).pow(3).mean((2, 3)).pow(1 / 3)
             torch.nn.functional.normalize(pooled)
-    return len(paths) / (time.perf_counter() - began)
+    return len(paths) / (time.perf_counter() - began), (computed() - before) / len(paths)
 
 
-def ours(paths: Sequence[Path], chosen: Recipe, workers: int) -> tuple[str, float]:
-    """Index into a new collection: engine, and images a second from files to descriptors on disk."""
+def ours(paths: Sequence[Path], chosen: Recipe, workers: int) -> tuple[str, float, float]:
+    """Index into a new collection: engine, and as ``loop``, from files to descriptors on disk."""
     with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder) / "c", chosen) as collection:
-        began = time.perf_counter()
+        began, before = time.perf_counter(), computed()
         report = collection.add(paths, workers=workers)
-        seconds = time.perf_counter() - began
+        seconds, work = time.perf_counter() - began, computed() - before
     network = Describer(chosen).network
-    return ("" if network is None else network.engine), report.added / seconds
+    return ("" if network is None else network.engine), report.added / seconds, work / report.added
 
 
-def bare(paths: Sequence[Path], chosen: Recipe) -> float:
-    """Images a second of the same engine, with the pictures in memory."""
+def bare(paths: Sequence[Path], chosen: Recipe) -> tuple[float, float]:
+    """As ``loop``, of the same engine with the pictures in memory."""
     describer = Describer(chosen)
     network = describer.network
     if network is None:
         raise ValueError("the recipe has no network")
     prepared = [network.prepare(read_image(path, max_side=chosen.image.max_side).pixels) for path in paths]
     list(network.describe_each(prepared[:_WARM]))
-    began = time.perf_counter()
+    began, before = time.perf_counter(), computed()
     for _ in network.describe_each(prepared):
         pass
-    return len(prepared) / (time.perf_counter() - began)
+    return len(prepared) / (time.perf_counter() - began), (computed() - before) / len(prepared)
 
 
 def reading(paths: Sequence[Path], chosen: Recipe) -> float:
@@ -188,6 +202,12 @@ def reduced(paths: Sequence[Path], chosen: Recipe) -> tuple[float, float]:
     return float(np.mean(cosines)), min(cosines)
 
 
+def _threads() -> int:
+    import torch
+
+    return torch.get_num_threads()
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
     """Measure each network in fresh processes, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -220,18 +240,19 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         whole = watched(ours, paths, chosen, options.workers)
         only = watched(bare, paths, chosen)
         seconds = watched(reading, paths, chosen).value
-        engine, rate = whole.value
+        (engine, rate, work), (loop_rate, loop_work), (bare_rate, bare_work) = whole.value, plain.value, only.value
         results.append(
             Result(
                 network,
                 engine,
                 len(paths),
                 NETWORKS[network][1],
-                plain.value,
+                loop_rate,
                 rate,
-                only.value,
+                bare_rate,
+                (loop_work, work, bare_work),
                 seconds,
-                1 / (1 + only.value * seconds / (os.cpu_count() or 1)),
+                1 / (1 + bare_rate * seconds / (os.cpu_count() or 1)),
                 whole.private,
                 plain.private,
                 max(run.others for run in (plain, whole, only)),
@@ -239,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         )
         if mixture:
             run, beside = watched(ours, mixture, chosen, options.workers), watched(loop, mixture, network)
-            memory.append((network, len(mixture), f"{run.value[1]:.1f}", f"{beside.value:.1f}", run, beside))
+            memory.append((network, len(mixture), f"{run.value[1]:.1f}", f"{beside.value[0]:.1f}", run, beside))
     protocol = (
         f"the first {len(paths)} photographs of {options.source}, from files to descriptors; resight with "
         f"{options.workers} reading processes, and with storing; loop: one photograph at a time, Pillow, PyTorch "
@@ -268,6 +289,20 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         for r in results
     ]
     print(table((*head, *ratios), rows))
+    print(f"\nMilliseconds of a core for an image, in all processes, with {_threads()} threads a network:\n")
+    columns = ("network", "engine", "loop", "resight", "bare", "loop ÷ resight", "bare ÷ resight", "reading")
+    works = [
+        (
+            r.network,
+            r.engine,
+            *(f"{1000 * work:.1f}" for work in r.work),
+            f"{r.work[0] / r.work[1]:.2f}",
+            f"{r.work[2] / r.work[1]:.2f}",
+            f"{1000 * r.reading:.1f}",
+        )
+        for r in results
+    ]
+    print(table(columns, works))
     if memory:
         sizes = ", ".join(map(str, MEGAPIXELS))
         print(f"\nPhotographs of {sizes} megapixels by turns:\n")

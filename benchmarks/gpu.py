@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         write_random(_NETWORK, weights)
     chosen = recipe(_NETWORK, weights)
     paths = mixed(photos.originals(options.source), options.work / "large", options.photos, (_MEGAPIXELS,))
-    only = bare(paths, chosen)
+    only, _ = bare(paths, chosen)
     with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder) / "c", chosen) as collection:
         collection.add(paths[:32], workers=options.workers)  # CUDA picks its kernels
         with profile(activities=[ProfilerActivity.CUDA]) as seen:
