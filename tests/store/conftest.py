@@ -29,8 +29,8 @@ def features(seed: int, n: int) -> LocalFeatures:
 
 @pytest.fixture(scope="session")
 def recipe(recipe) -> Recipe:
-    """As elsewhere, but quick: with few features."""
-    return recipe.model_copy(update={"local": recipe.local.model_copy(update={"max_features": 200})})
+    """As elsewhere, but quick: with few features, and without colours."""
+    return recipe.model_copy(update={"local": recipe.local.model_copy(update={"max_features": 200, "colours": 0})})
 
 
 @pytest.fixture(scope="session")
