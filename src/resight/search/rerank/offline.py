@@ -138,7 +138,11 @@ class OfflineDiffusion:
         if top is not None and top < len(reached):
             least = np.partition(scores[reached], len(reached) - top)[len(reached) - top]
             reached = reached[scores[reached] >= least]
-        reached = reached[np.argsort(-scores[reached], kind="stable")][:top]
+        # Floats above 0 are in the order of their bits, so one fast sort of integers has ties by row too.
+        keys = (0xFFFF_FFFF - scores[reached].view(np.uint32)).astype(np.uint64) << np.uint64(32)
+        keys |= reached.astype(np.uint64)
+        keys.sort()
+        reached = (keys[:top] & np.uint64(0xFFFF_FFFF)).astype(np.int64)
         return self.ids[reached], scores[reached]
 
     def search(
