@@ -63,14 +63,18 @@ from resight.store.store import Store
 
 _PROTOCOL = (
     "A query leaves its own ranking before that is re-ranked, but stays in the database that DBA, offline diffusion, "
-    "IME and GSS were built on. ms: median a query, one at a time; of the first three rows filter and verification, of "
+    "IME and GSS were built on. ms: median a query, one at a time; of global and local and "
+    "what verifies them filter and verification, of "
     "the others what the method adds to the ranking it re-ranks, in memory, that of the row global unless said "
     "otherwise; neither counts describing the query. Parameters, below, are defaults and tuned to none of these sets"
 )
 _DIMENSIONS = 2048  # of IME's embedding, the authors'
 _NEIGHBOURS, _THRESHOLD = 250, 0.42  # of EGT, from the authors' run_all.py, for their descriptors
 
-Start = Literal["global", "verified"]
+Start = Literal["global", "verified", "expanded"]
+
+
+_CHECKED: dict[Start, str] = {"verified": "global → verified", "expanded": "global → verified → expanded"}
 
 
 @dataclass(frozen=True)
@@ -188,13 +192,19 @@ def without(ranking: Ranking, image_id: int | None) -> Ranking:
 
 
 def ask_global(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) -> Asked:
-    """The set asked of a recipe with one global vector an image, with its verification and without.
+    """The set asked of a recipe with one global vector an image: by that, verified, and with its [expansion] if any.
 
     Raises RecipeError for another recipe.
     """
     if recipe.global_ is None or recipe.global_.late is not None or recipe.filter != "global" or recipe.verify is None:
         raise RecipeError(f"recipe {recipe.name}: give --recipe one with one global vector an image, and [verify]")
-    plain = recipe.model_copy(update={"verify": None, "calibration": None})
+    verified = recipe.model_copy(update={"expansion": None})
+    halves: dict[Start, Recipe] = {
+        "global": verified.model_copy(update={"verify": None, "calibration": None}),
+        "verified": verified,
+    }
+    if recipe.expansion is not None:
+        halves["expanded"] = recipe
     with Store(database(labelled, recipe, folder, workers), write=False) as store:
         ids, searcher = image_ids(store, labelled), Searcher(store)
         snapshot, blank = searcher.snapshot, np.zeros(sum(recipe.global_.lengths), np.float32)
@@ -202,7 +212,6 @@ def ask_global(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int
         vectors = np.stack([blank if vector is None else vector for vector in stored])
         describer = Describer(recipe)
         queries = [described(query, labelled, ids, searcher, describer)[0] for query in labelled.queries]
-        halves: dict[Start, Recipe] = {"global": plain, "verified": recipe}
         answers = {start: _answers(labelled, ids, Searcher(store, half), queries) for start, half in halves.items()}
     asked = [blank if query.global_descriptor is None else query.global_descriptor for query in queries]
     known = Database(snapshot.ids, vectors)
@@ -267,7 +276,11 @@ def run(
     return [
         summarise(labelled, "global", asked.ids, asked.answers["global"]),
         ask_local(labelled, local, folder, workers),
-        summarise(labelled, "global → verified", asked.ids, asked.answers["verified"]),
+        *(
+            summarise(labelled, system, asked.ids, asked.answers[start])
+            for start, system in _CHECKED.items()
+            if start in asked.answers
+        ),
         *run_methods(labelled, asked, chosen),
         *(() if asked.source is None else run_local(labelled, asked, asked.source)),
     ]

@@ -61,7 +61,7 @@ def test_rows_are_those_of_evaluate_and_of_the_definitions(rerank, folder, capsy
     out = folder / "out.json"
     results = rerank.main([*where, "--recipe", str(folder / "recipe"), "--epochs", "1", "--out", str(out)])
     rows = {r.system: r for r in results}
-    assert len(rows) == len(results) == 3 + len(rerank.methods(1, 0)) + len(rerank.LOCAL)
+    assert len(rows) == len(results) == 4 + len(rerank.methods(1, 0)) + len(rerank.LOCAL)
     labelled = load_labelled(folder / "set")
     kept = {}
     for path in (folder / "kept").iterdir():
@@ -69,7 +69,10 @@ def test_rows_are_those_of_evaluate_and_of_the_definitions(rerank, folder, capsy
             kept[collection.recipe.name] = path, collection.recipe
             if collection.recipe.filter == "global":
                 collection.export(folder / "vectors.npz", format="npz")
-    for system, name in (("global → verified", "rmac-densenet169-verified"), ("local: rootsift-asmk", "rootsift-asmk")):
+    for system, name in (
+        ("global → verified → expanded", "rmac-densenet169-verified"),
+        ("local: rootsift-asmk", "rootsift-asmk"),
+    ):
         path, recipe = kept[name]
         assert rows[system].figures == evaluate(labelled, recipe, collection=path, workers=1).figures
     exported = np.load(folder / "vectors.npz")
