@@ -23,6 +23,7 @@ def verified(shortlist, **expansion):
     table["global"]["dimensions"] = 8
     table["local"]["max_features"] = 200
     table["verify"]["shortlist"] = shortlist
+    table["calibration"] = {"intercept": -5.0, "inliers": 2.0, "similarity": 10.0, "fitted_on": "by hand"}
     return Recipe.model_validate(table | {"expansion": expansion or None})
 
 
@@ -59,10 +60,16 @@ def test_a_verified_result_leads_to_the_next(store):
     assert expanded.accepted == 2 and set(expanded.ids[:2].tolist()) == {1, 3}
     assert found[3].inliers >= 10 and more.comparisons > cost.comparisons
     assert found[1].inliers == dict(zip(plain.ids.tolist(), plain.evidence, strict=True))[1].inliers
-    # Its probability is by the query's own similarity: the same as where the shortlist reaches it.
+    # Inliers are those with the query where the shortlist reaches it; similarity is the mean of that to it and to B.
     deep, _ = rank(store, verified(3))
-    np.testing.assert_array_equal(deep.ids, expanded.ids)
-    np.testing.assert_array_equal(deep.scores, expanded.scores)
+    seen = dict(zip(deep.ids.tolist(), deep.evidence, strict=True))
+    vectors = np.array([np.append(v, np.zeros(5)) for v in (B, DECOY, C)])
+    mean = (vectors @ QUERY + vectors @ vectors[0]) / 2
+    for image, score in zip(expanded.ids.tolist(), expanded.scores.tolist(), strict=True):
+        agreed = 0.3 + 0.7 * seen[image].agreement
+        odds = -5 + 2 * agreed * np.log1p(max(0, seen[image].inliers - 5)) + 10 * mean[image - 1]
+        if seen[image].inliers:
+            assert score == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-4)
 
 
 def test_the_mean_is_that_of_average_query_expansion(store):
@@ -74,7 +81,10 @@ def test_the_mean_is_that_of_average_query_expansion(store):
     )
     similarity = vectors @ QUERY
     made = searcher._averaged(DescribedExample(store[1]), similarity, evidence, searcher.recipe.expansion)
-    np.testing.assert_allclose(made.description.global_descriptor, mean, atol=1e-6)
+    found = made.description.global_descriptor
+    np.testing.assert_allclose(found / np.linalg.norm(found), mean, atol=1e-6)
+    # Its length makes products the means of the cosines to the query and to B.
+    np.testing.assert_allclose(vectors @ found, (vectors @ QUERY + vectors @ vectors[0]) / 2, atol=1e-6)
 
 
 def test_without_a_confirmed_result_nothing_changes(store):

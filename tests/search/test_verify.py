@@ -84,11 +84,11 @@ def test_probabilities_worked_by_hand():
 
 
 def test_inliers_count_for_less_where_colours_differ():
-    """ln(1 + n − 5) times the agreement: 45 inliers that agree by half count as many as 5 + √41 − 1 that agree."""
-    evidence = Evidence(45, 60, np.eye(3), None, None, np.zeros((45, 2)), np.zeros((45, 2)), agreement=0.5)
+    """ln(1 + n − 5) times 0.3 + 0.7 a: for 45 inliers that agree by 2/7 a half, that of 5 + √41 − 1 which agree."""
+    evidence = Evidence(45, 60, np.eye(3), None, None, np.zeros((45, 2)), np.zeros((45, 2)), agreement=2 / 7)
     assert support(evidence) == pytest.approx(4 + math.sqrt(41))
     assert support(replace(evidence, agreement=1.0)) == 45
-    assert support(replace(evidence, agreement=0.0)) == 5
+    assert support(replace(evidence, agreement=0.0)) == pytest.approx(4 + 41**0.3)
     assert support(replace(evidence, inliers=4, agreement=0.5)) == 4
     odds = log_odds(CALIBRATION, np.array([support(evidence), 45.0]), np.zeros(2))
     assert (odds[0] + 5) / (odds[1] + 5) == pytest.approx(0.5)

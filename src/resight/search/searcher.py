@@ -133,7 +133,9 @@ class Searcher:
             for example, words in zip(examples, assigned, strict=True)
         ]
         if self.recipe.expansion is not None:
-            verified = self._expand(examples, assigned, each, verified, shortlist)
+            verified, each = self._expand(examples, assigned, each, verified, shortlist)
+            if len(examples) == 1:
+                similarity = each[0].copy()
         evidence, standing = best_evidence([found for found, _ in verified], each, weights)
         distances = sum(count for _, count in verified)
         inliers = np.zeros(len(ids))
@@ -296,11 +298,14 @@ class Searcher:
         each: Sequence[NDArray[np.float32]],
         verified: list[tuple[dict[int, Evidence], int]],
         shortlist: NDArray[np.int64],
-    ) -> list[tuple[dict[int, Evidence], int]]:
-        """What verification finds when the wanted examples have been joined by what their results show."""
+    ) -> tuple[list[tuple[dict[int, Evidence], int]], list[NDArray[np.float32]]]:
+        """What verification finds when the wanted examples have been joined by what their results show.
+
+        And what similarity each example has then to each image.
+        """
         expansion, stage, ids = self.recipe.expansion, self.recipe.verify, self.snapshot.ids
         if expansion is None or stage is None:
-            return verified
+            return verified, list(each)
         if expansion.joins == "vectors":
             return self._expand_vectors(examples, assigned, each, verified, shortlist, expansion, stage)
         for _ in range(expansion.rounds):
@@ -321,7 +326,7 @@ class Searcher:
                 (with_more_inliers(before, after), count + more + compared // len(examples))
                 for (before, count), (after, more) in zip(verified, again, strict=True)
             ]
-        return verified
+        return verified, list(each)
 
     def _expand_vectors(
         self,
@@ -332,11 +337,13 @@ class Searcher:
         shortlist: NDArray[np.int64],
         expansion: ExpansionStage,
         stage: VerifyStage,
-    ) -> list[tuple[dict[int, Evidence], int]]:
+    ) -> tuple[list[tuple[dict[int, Evidence], int]], list[NDArray[np.float32]]]:
         """As ``_expand``, by global descriptors: the first results of the expanded query that are yet to be verified.
 
-        An image counts by its similarity to the query itself, whose probabilities the calibration is of.
+        An image counts by its mean similarity to the query and to what joined it. That of their normalised mean would
+        rise for all images alike, and the calibration is of the query's.
         """
+        each = list(each)
         for _ in range(expansion.rounds):
             parts = zip(examples, each, verified, strict=True)
             asked = [self._averaged(example, s, found, expansion) for example, s, (found, _) in parts]
@@ -350,7 +357,8 @@ class Searcher:
                 before, count = verified[place]
                 after, more = self._verify(example.description, words, example.box, fresh, stage)
                 verified[place] = before | after, count + more + compared // len(examples)
-        return verified
+            each = [self._filter(example.description, words)[0] for example, words in zip(asked, assigned, strict=True)]
+        return verified, each
 
     def _averaged(
         self,
@@ -359,7 +367,10 @@ class Searcher:
         evidence: Mapping[int, Evidence],
         expansion: ExpansionStage,
     ) -> DescribedExample:
-        """A wanted example with the mean of its vector and its confirmed results'; itself where there is none."""
+        """A wanted example with the mean of its vector and its confirmed results'; itself where there is none.
+
+        The mean is not normalised: its product with a vector is the mean of the cosines.
+        """
         calibration, own = self.recipe.calibration, example.description.global_descriptor
         if calibration is None or own is None or self.recipe.global_ is None or example.weight < 0:
             return example
@@ -367,7 +378,7 @@ class Searcher:
         vectors = [v for p in sure if (v := self.stored(p).global_descriptor) is not None]
         if not vectors:
             return example
-        mean = joint_descriptor([own, *vectors], [1.0] * (1 + len(vectors)), self.recipe.global_.lengths)
+        mean = np.mean([own, *vectors], axis=0)
         return replace(example, description=replace(example.description, global_descriptor=mean))
 
     def _joined(

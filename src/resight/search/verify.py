@@ -18,6 +18,8 @@ from resight.search.ranking import Evidence, Ranking
 # Inliers that say nothing: any four correspondences agree on some homography, and among hundreds of wrong ones a fifth
 # often does so too. Counting them would let chance outweigh the similarity of pictures that have no print to match.
 _CHANCE = 5
+# What is left of inliers' evidence where colours do not agree at all: a thing may be partly covered or relit.
+_COLOURLESS = 0.3
 # A further instance needs more than what is left of the first one's matches may give by chance, and a place of its own.
 _REPEATED, _SHARED = 10, 0.5
 
@@ -106,10 +108,10 @@ def _instance(
 def support(evidence: Evidence) -> float:
     """Inliers, as many as those found count for where colours agree only so far; 0 where nothing was found.
 
-    Agreement a makes ln(1 + n − c), what n inliers count for beyond the c that say nothing, a times as much.
+    Agreement a makes ln(1 + n − c), what n inliers count for beyond the c that say nothing, 0.3 + 0.7 a times as much.
     """
-    beyond = evidence.inliers - _CHANCE
-    return _CHANCE + (1 + beyond) ** evidence.agreement - 1 if beyond > 0 else float(evidence.inliers)
+    beyond, share = evidence.inliers - _CHANCE, _COLOURLESS + (1 - _COLOURLESS) * evidence.agreement
+    return _CHANCE + (1 + beyond) ** share - 1 if beyond > 0 else float(evidence.inliers)
 
 
 def log_odds(
