@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resight.images.image import Image
-from resight.local.colours import Colours, agreement
+from resight.local.colours import agreement, averaged, is_grey, small_picture
+from resight.local.features import Colours
 
 SIDE = 64
 SQUARE = np.array([[20.0, 20], [180, 20], [180, 180], [20, 180]], np.float32)
@@ -22,7 +23,7 @@ def blobs(seed=0, size=200):
 
 def colours(pixels, size=None):
     height, width = pixels.shape[:2]
-    return Colours.of(Image(pixels, size or (width, height), "made"), SIDE)
+    return small_picture(Image(pixels, size or (width, height), "made"), SIDE)
 
 
 def hue_changed(pixels):
@@ -61,7 +62,7 @@ def test_a_grey_print_agrees_with_the_colours_it_was_made_of():
     pixels = blobs()
     grey = cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     sepia = np.clip(grey * np.array([1.0, 0.9, 0.7]), 0, 255).astype(np.uint8)
-    assert colours(grey).grey and not colours(pixels).grey
+    assert is_grey(colours(grey)) and not is_grey(colours(pixels))
     assert agreement(colours(pixels), colours(grey), np.eye(3), SQUARE) > 0.9
     assert agreement(colours(grey), colours(sepia), np.eye(3), SQUARE) > 0.9
 
@@ -113,9 +114,9 @@ def test_averages_are_those_of_a_plain_loop():
     # Pixel (u, v) covers 2×4 of the original's, whose keypoints count from the middle of the first.
     xy = np.array([(2 * (u + 0.5) - 0.5, 4 * (v + 0.5) - 0.5) for u, v in places])
     expected = [lab[v - 1 : v + 2, u - 1 : u + 2].reshape(9, 3).mean(axis=0) for u, v in places]
-    np.testing.assert_allclose(small.averaged(xy, np.array([6.0, 12.0])), expected, atol=1e-3)
+    np.testing.assert_allclose(averaged(small, xy, np.array([6.0, 12.0])), expected, atol=1e-3)
     outside = np.array([[-1.0, 5], [2 * SIDE + 1, 5], [np.nan, 5]])
-    assert np.isnan(small.averaged(outside, np.array([2.0, 4.0]))).all()
+    assert np.isnan(averaged(small, outside, np.array([2.0, 4.0]))).all()
 
 
 @given(st.integers(0, 50), st.integers(51, 99))

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from resight.local.colours import Colours
-from resight.local.features import LocalFeatures
+from resight.local.features import Colours, LocalFeatures
 from resight.store.records import pack_features, record_length, unpack_features
 
 

@@ -9,7 +9,7 @@ import cv2
 
 from resight.errors import RecipeError
 from resight.images.image import Image
-from resight.local.colours import Colours
+from resight.local.colours import small_picture
 from resight.local.features import LocalFeatures, quantised
 from resight.local.rootsift import rootsift
 from resight.recipes.local_stages import (
@@ -80,7 +80,7 @@ class _Coloured:
         return self._extractor.fingerprint
 
     def extract(self, image: Image) -> LocalFeatures:
-        return replace(self._extractor.extract(image), colours=Colours.of(image, self._side))
+        return replace(self._extractor.extract(image), colours=small_picture(image, self._side))
 
 
 class _RootSift:

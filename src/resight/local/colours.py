@@ -2,13 +2,9 @@
 
 Descriptors of grey patches tell a carton of apple juice from one of orange juice by its print alone, which both share.
 So a small picture is kept beside local features. Inside the convex hull of the inliers both pictures are averaged over
-a grid of cells, the one by the homography's leave, and compared in CIELAB: chroma by its differences from its median,
-which the light's colour shifts, and lightness by its correlation, which exposure and contrast leave alone. After the
-dense check that Chum, Philbin, Sivic, Isard & Zisserman (ICCV 2007) and direct photometric alignment make.
+a grid of cells and compared in CIELAB: chroma by its differences from their median, since the light's colour shifts all
+alike, and lightness by its correlation, which exposure and contrast leave alone. The measure is ours.
 """
-
-from dataclasses import dataclass, replace
-from typing import Self
 
 import cv2
 import numpy as np
@@ -16,6 +12,7 @@ from numpy.typing import NDArray
 
 from resight.geometry.homography import inside, project
 from resight.images.image import Image
+from resight.local.features import Colours
 
 _CHROMA = 15.0  # CIELAB units of difference at which agreement has fallen to 1/e
 _QUARTILE = 75.0  # per cent of cells that must differ by less
@@ -24,59 +21,36 @@ _FEWEST, _LEAST = 4, 16  # cells on a side, and cells that both show: with fewer
 _GREY = 5.0  # a picture whose chroma stays this near its median, at its 95th percentile, was taken without colour
 
 
-@dataclass(frozen=True, eq=False)
-class Colours:
-    """A small picture of an image or a part of it.
+def small_picture(image: Image, side: int) -> Colours:
+    """The whole image, averaged to side×side pixels."""
+    height, width = image.pixels.shape[:2]
+    filtering = cv2.INTER_AREA if side <= min(height, width) else cv2.INTER_LINEAR
+    pixels = cv2.resize(np.ascontiguousarray(image.pixels), (side, side), interpolation=filtering)
+    return Colours(np.asarray(pixels, np.uint8), (0.0, 0.0, float(image.size[0]), float(image.size[1])))
 
-    pixels: S×S×3 uint8 RGB, whatever the aspect. frame: (x1, y1, x2, y2) of what it shows, in pixels of the upright
-    original.
+
+def averaged(picture: Colours, xy: NDArray[np.floating], cell: NDArray[np.floating]) -> NDArray[np.float32]:
+    """N×3 CIELAB, averaged over a cell of (width, height) around each of N points, in the original's pixels.
+
+    Keypoints' coordinates: (0, 0) is the middle of the first pixel. nan outside the frame.
     """
+    lab, side = _lab(picture), len(picture.pixels)
+    width, height = np.maximum(1, np.rint(cell * picture.scale)).astype(int).tolist()
+    if width > 1 or height > 1:
+        lab = cv2.blur(lab, (width, height))
+    at = ((xy + 0.5 - picture.frame[:2]) * picture.scale - 0.5).astype(np.float32)
+    seen = np.isfinite(at).all(axis=1) & (at > -0.5).all(axis=1) & (at < side - 0.5).all(axis=1)
+    found = np.full((len(at), 3), np.nan, np.float32)
+    if seen.any():
+        x, y = at[seen].T
+        found[seen] = cv2.remap(lab, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+    return found
 
-    pixels: NDArray[np.uint8]
-    frame: tuple[float, float, float, float]
 
-    @classmethod
-    def of(cls, image: Image, side: int) -> Self:
-        """Of the whole image, averaged to side×side pixels."""
-        height, width = image.pixels.shape[:2]
-        filtering = cv2.INTER_AREA if side <= min(height, width) else cv2.INTER_LINEAR
-        pixels = cv2.resize(np.ascontiguousarray(image.pixels), (side, side), interpolation=filtering)
-        return cls(np.asarray(pixels, np.uint8), (0.0, 0.0, float(image.size[0]), float(image.size[1])))
-
-    def moved(self, x: float, y: float) -> Self:
-        """The same with the frame moved by (x, y)."""
-        x1, y1, x2, y2 = self.frame
-        return replace(self, frame=(x1 + x, y1 + y, x2 + x, y2 + y))
-
-    @property
-    def scale(self) -> NDArray[np.float64]:
-        """(x, y) pixels here for each of the original's."""
-        x1, y1, x2, y2 = self.frame
-        return len(self.pixels) / np.array([x2 - x1, y2 - y1])
-
-    def averaged(self, xy: NDArray[np.floating], cell: NDArray[np.floating]) -> NDArray[np.float32]:
-        """N×3 CIELAB, averaged over a cell of (width, height) around each of N points, in the original's pixels.
-
-        Keypoints' coordinates: (0, 0) is the middle of the first pixel. nan outside the frame.
-        """
-        lab = cv2.cvtColor(self.pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        width, height = np.maximum(1, np.rint(cell * self.scale)).astype(int).tolist()
-        if width > 1 or height > 1:
-            lab = cv2.blur(lab, (width, height))
-        at = ((xy + 0.5 - self.frame[:2]) * self.scale - 0.5).astype(np.float32)
-        seen = np.isfinite(at).all(axis=1) & (at > -0.5).all(axis=1) & (at < len(self.pixels) - 0.5).all(axis=1)
-        found = np.full((len(at), 3), np.nan, np.float32)
-        if seen.any():
-            x, y = at[seen].T
-            found[seen] = cv2.remap(lab, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
-        return found
-
-    @property
-    def grey(self) -> bool:
-        """Whether the picture has no colours, or all the same, as an old print has."""
-        lab = cv2.cvtColor(self.pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        chroma = lab[..., 1:].reshape(-1, 2)
-        return bool(np.percentile(np.linalg.norm(chroma - np.median(chroma, axis=0), axis=1), 95) < _GREY)
+def is_grey(picture: Colours) -> bool:
+    """Whether the picture has no colours, or all the same, as an old print has."""
+    chroma = _lab(picture)[..., 1:].reshape(-1, 2)
+    return bool(np.percentile(np.linalg.norm(chroma - np.median(chroma, axis=0), axis=1), 95) < _GREY)
 
 
 def agreement(query: Colours, result: Colours, homography: NDArray[np.float64], query_xy: NDArray[np.float32]) -> float:
@@ -99,19 +73,23 @@ def agreement(query: Colours, result: Colours, homography: NDArray[np.float64], 
     middles = (np.arange(cells) + 0.5) / cells
     grid = low + np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2) * (high - low)
     grid = grid[inside(hull, grid)]
-    one = query.averaged(grid, (high - low) / cells)
-    other = result.averaged(project(homography, grid), (rough.max(axis=0) - rough.min(axis=0)) / cells)
+    one = averaged(query, grid, (high - low) / cells)
+    other = averaged(result, project(homography, grid), (rough.max(axis=0) - rough.min(axis=0)) / cells)
     both = np.isfinite(one).all(axis=1) & np.isfinite(other).all(axis=1)
     if np.count_nonzero(both) < _LEAST:
         return 1.0
     one, other = one[both], other[both]
     shading = _correlation(one[:, 0], other[:, 0])
-    if query.grey or result.grey:
+    if is_grey(query) or is_grey(result):
         return shading
     difference = one[:, 1:] - other[:, 1:]
     difference -= np.median(difference, axis=0)
     distance = np.percentile(np.linalg.norm(difference, axis=1), _QUARTILE)
     return float(np.exp(-distance / _CHROMA) * shading)
+
+
+def _lab(picture: Colours) -> NDArray[np.float32]:
+    return np.asarray(cv2.cvtColor(picture.pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def _correlation(x: NDArray[np.float32], y: NDArray[np.float32]) -> float:

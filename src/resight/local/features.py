@@ -5,9 +5,30 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.local.colours import Colours
-
 _UNITS = {np.dtype(np.uint8): 512.0, np.dtype(np.int8): 256.0, np.dtype(np.float32): 1.0}
+
+
+@dataclass(frozen=True, eq=False)
+class Colours:
+    """A small picture of an image or a part of it, as ``colours.small_picture`` makes it.
+
+    pixels: S×S×3 uint8 RGB, whatever the aspect. frame: (x1, y1, x2, y2) of what it shows, in pixels of the upright
+    original.
+    """
+
+    pixels: NDArray[np.uint8]
+    frame: tuple[float, float, float, float]
+
+    def moved(self, x: float, y: float) -> "Colours":
+        """The same with the frame moved by (x, y)."""
+        x1, y1, x2, y2 = self.frame
+        return replace(self, frame=(x1 + x, y1 + y, x2 + x, y2 + y))
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """(x, y) pixels here for each of the original's."""
+        x1, y1, x2, y2 = self.frame
+        return len(self.pixels) / np.array([x2 - x1, y2 - y1])
 
 
 @dataclass(frozen=True, eq=False)

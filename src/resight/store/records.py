@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.local.colours import Colours
-from resight.local.features import LocalFeatures
+from resight.local.features import Colours, LocalFeatures
 
 _COLUMNS = (("xy", "<f4", 2), ("size", "<f4", 1), ("angle", "<f2", 1), ("score", "<f2", 1))
 _STORED = (np.dtype(np.uint8), np.dtype(np.int8), np.dtype("<f4"))
