@@ -96,6 +96,7 @@ def test_json_is_one_object_with_all_the_evidence(resight):
         "accepted": True,
         "inliers": 5,
         "matches": 9,
+        "agreement": 1.0,
         "homography": [[2.0, 0.0, 10.0], [0.0, 2.0, 20.0], [0.0, 0.0, 1.0]],
         "outline": [[10.0, 20.0], [210.0, 20.0], [210.0, 120.0], [10.0, 120.0]],
         "box": [10.0, 20.0, 210.0, 120.0],
@@ -110,14 +111,14 @@ def test_json_lists_the_boxes_of_further_instances(resight, fake):
     fake.answers["a.jpg"] = replace(first, evidence=evidence)
     found = json.loads(resight("search", "c", "a.jpg", "--json").stdout)["queries"][0]["results"][0]
     (listed,) = found["others"]
-    assert set(listed) == {"inliers", "matches", "homography", "outline", "box"}
+    assert set(listed) == {"inliers", "matches", "agreement", "homography", "outline", "box"}
     assert listed["box"] == [1, 2, 3.46, 4] and listed["inliers"] == 3 and listed["outline"] is None
 
 
 def test_json_says_null_where_nothing_was_verified(resight):
     tail = json.loads(resight("search", "c", "a.jpg", "--json", "--all").stdout)["queries"][0]["results"][2]
     assert tail["accepted"] is False
-    assert [tail[key] for key in ("inliers", "matches", "homography", "outline", "box")] == [None] * 5
+    assert [tail[key] for key in ("inliers", "matches", "agreement", "homography", "outline", "box")] == [None] * 6
 
 
 def test_json_of_no_query_at_all_is_still_json(resight):
