@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resight.images.image import Image
-from resight.local.colours import agreement, averaged, is_grey, small_picture
+from resight.local.colours import agreement, is_grey, sampled, small_picture
 from resight.local.features import Colours
 
 SIDE = 64
@@ -75,7 +75,7 @@ def test_shading_that_is_turned_round_does_not_agree():
 @pytest.mark.parametrize(
     ("homography", "why"),
     [
-        (np.diag([0.05, 0.05, 1.0]), "it is seen too small"),
+        (np.diag([0.02, 0.02, 1.0]), "it is seen too small"),
         (np.array([[1.0, 0, 500], [0, 1, 500], [0, 0, 1]]), "it lies outside the picture"),
         (np.array([[1.0, 0, 0], [0, 1, 0], [-1 / 20, 0, 1]]), "a corner lies on the horizon"),
     ],
@@ -105,18 +105,19 @@ def test_pictures_at_a_reduced_size_are_placed_in_the_original():
     assert agreement(colours(half, size=(200, 200)), colours(pixels), np.eye(3), SQUARE) > 0.9
 
 
-def test_averages_are_those_of_a_plain_loop():
-    """A cell of 3×3 pixels of the small picture around points on its pixels' middles."""
+def test_samples_are_those_of_the_pixels_under_them():
+    """A frame of 128×256 pixels shown in 64×64: pixel (u, v) covers 2×4 of the original's."""
     pixels = np.random.default_rng(3).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
-    small = Colours(pixels, (0.0, 0.0, 2.0 * SIDE, 4.0 * SIDE))
+    small = Colours(pixels, (10.0, 20.0, 10 + 2.0 * SIDE, 20 + 4.0 * SIDE))
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    places = [(5, 9), (20, 33), (61, 40)]
-    # Pixel (u, v) covers 2×4 of the original's, whose keypoints count from the middle of the first.
-    xy = np.array([(2 * (u + 0.5) - 0.5, 4 * (v + 0.5) - 0.5) for u, v in places])
-    expected = [lab[v - 1 : v + 2, u - 1 : u + 2].reshape(9, 3).mean(axis=0) for u, v in places]
-    np.testing.assert_allclose(averaged(small, xy, np.array([6.0, 12.0])), expected, atol=1e-3)
-    outside = np.array([[-1.0, 5], [2 * SIDE + 1, 5], [np.nan, 5]])
-    assert np.isnan(averaged(small, outside, np.array([2.0, 4.0]))).all()
+    places = [(5, 9), (20, 33), (63, 0)]
+    # The original's keypoints count from the middle of its first pixel.
+    xy = np.array([(10 + 2 * (u + 0.5) - 0.5, 20 + 4 * (v + 0.5) - 0.5) for u, v in places])
+    np.testing.assert_allclose(sampled(small, xy), [lab[v, u] for u, v in places], atol=1e-3)
+    between = sampled(small, xy[:1] + np.array([[1.0, 0.0]]))
+    np.testing.assert_allclose(between, [(lab[9, 5] + lab[9, 6]) / 2], atol=0.5)
+    outside = np.array([[9.0, 25], [10 + 2 * SIDE + 1, 25], [np.nan, 25]])
+    assert np.isnan(sampled(small, outside)).all()
 
 
 @given(st.integers(0, 50), st.integers(51, 99))

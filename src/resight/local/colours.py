@@ -1,8 +1,8 @@
 """Do colours and shading agree where a homography lays one picture over another?
 
 Descriptors of grey patches tell a carton of apple juice from one of orange juice by its print alone, which both share.
-So a small picture is kept beside local features. Inside the convex hull of the inliers both pictures are averaged over
-a grid of cells and compared in CIELAB: chroma by its differences from their median, since the light's colour shifts all
+So a small picture is kept beside local features. Inside the convex hull of the inliers both pictures are sampled on
+a grid and compared in CIELAB: chroma by its differences from their median, since the light's colour shifts all
 alike, and lightness by its correlation, which exposure and contrast leave alone. The measure is ours.
 """
 
@@ -15,9 +15,9 @@ from resight.images.image import Image
 from resight.local.features import Colours
 
 _CHROMA = 15.0  # CIELAB units of difference at which agreement has fallen to 1/e
-_QUARTILE = 75.0  # per cent of cells that must differ by less
-_CELLS = 16  # on a side of the grid, where both pictures have a pixel for each
-_FEWEST, _LEAST = 4, 16  # cells on a side, and cells that both show: with fewer there is nothing to compare
+_QUARTILE = 75.0  # per cent of the samples that must differ by less
+_SIDE = 16  # of the grid, in samples
+_SEEN, _LEAST = 2.0, 20  # pixels on a side, and samples in both pictures: with fewer there is nothing to compare
 _GREY = 5.0  # a picture whose chroma stays this near its median, at its 95th percentile, was taken without colour
 
 
@@ -29,21 +29,17 @@ def small_picture(image: Image, side: int) -> Colours:
     return Colours(np.asarray(pixels, np.uint8), (0.0, 0.0, float(image.size[0]), float(image.size[1])))
 
 
-def averaged(picture: Colours, xy: NDArray[np.floating], cell: NDArray[np.floating]) -> NDArray[np.float32]:
-    """N×3 CIELAB, averaged over a cell of (width, height) around each of N points, in the original's pixels.
+def sampled(picture: Colours, xy: NDArray[np.floating]) -> NDArray[np.float32]:
+    """N×3 CIELAB at N points in the original's pixels, bilinear between the small picture's; nan outside the frame.
 
-    Keypoints' coordinates: (0, 0) is the middle of the first pixel. nan outside the frame.
+    Keypoints' coordinates: (0, 0) is the middle of the original's first pixel.
     """
-    lab, side = _lab(picture), len(picture.pixels)
-    width, height = np.maximum(1, np.rint(cell * picture.scale)).astype(int).tolist()
-    if width > 1 or height > 1:
-        lab = cv2.blur(lab, (width, height))
     at = ((xy + 0.5 - picture.frame[:2]) * picture.scale - 0.5).astype(np.float32)
-    seen = np.isfinite(at).all(axis=1) & (at > -0.5).all(axis=1) & (at < side - 0.5).all(axis=1)
+    seen = np.isfinite(at).all(axis=1) & (at > -0.5).all(axis=1) & (at < len(picture.pixels) - 0.5).all(axis=1)
     found = np.full((len(at), 3), np.nan, np.float32)
     if seen.any():
         x, y = at[seen].T
-        found[seen] = cv2.remap(lab, x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
+        found[seen] = cv2.remap(_lab(picture), x[None], y[None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0]
     return found
 
 
@@ -67,14 +63,12 @@ def agreement(query: Colours, result: Colours, homography: NDArray[np.float64], 
     if not np.isfinite(rough).all():
         return 1.0
     sides = [(high - low) * query.scale, (rough.max(axis=0) - rough.min(axis=0)) * result.scale]
-    cells = min(_CELLS, int(np.min(sides)))
-    if cells < _FEWEST:
+    if np.min(sides) < _SEEN:
         return 1.0
-    middles = (np.arange(cells) + 0.5) / cells
+    middles = (np.arange(_SIDE) + 0.5) / _SIDE
     grid = low + np.stack(np.meshgrid(middles, middles), axis=-1).reshape(-1, 2) * (high - low)
     grid = grid[inside(hull, grid)]
-    one = averaged(query, grid, (high - low) / cells)
-    other = averaged(result, project(homography, grid), (rough.max(axis=0) - rough.min(axis=0)) / cells)
+    one, other = sampled(query, grid), sampled(result, project(homography, grid))
     both = np.isfinite(one).all(axis=1) & np.isfinite(other).all(axis=1)
     if np.count_nonzero(both) < _LEAST:
         return 1.0
