@@ -6,11 +6,13 @@ a grid and compared in CIELAB: chroma by its differences from their median, sinc
 alike, and lightness by its correlation, which exposure and contrast leave alone. The measure is ours.
 """
 
+from functools import lru_cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.geometry.homography import inside, project
+from resight.geometry.homography import corners, inside, project
 from resight.images.image import Image
 from resight.local.features import Colours
 
@@ -18,6 +20,7 @@ _CHROMA = 15.0  # CIELAB units of difference at which agreement has fallen to 1/
 _QUARTILE = 75.0  # per cent of the samples that must differ by less
 _SIDE = 16  # of the grid, in samples
 _SEEN, _LEAST = 2.0, 20  # pixels on a side, and samples in both pictures: with fewer there is nothing to compare
+_KEPT = 16  # pictures whose colours are kept converted: the query's serves for all candidates
 _GREY = 5.0  # a picture whose chroma stays this near its median, at its 95th percentile, was taken without colour
 
 
@@ -43,6 +46,7 @@ def sampled(picture: Colours, xy: NDArray[np.floating]) -> NDArray[np.float32]:
     return found
 
 
+@lru_cache(_KEPT)
 def is_grey(picture: Colours) -> bool:
     """Whether the picture has no colours, or all the same, as an old print has."""
     chroma = _lab(picture)[..., 1:].reshape(-1, 2)
@@ -59,7 +63,7 @@ def agreement(query: Colours, result: Colours, homography: NDArray[np.float64], 
     """
     hull = cv2.convexHull(query_xy.astype(np.float32))[:, 0]
     low, high = hull.min(axis=0).astype(float), hull.max(axis=0).astype(float)
-    rough = project(homography, np.array([[low[0], low[1]], [high[0], low[1]], [high[0], high[1]], [low[0], high[1]]]))
+    rough = project(homography, corners((low[0], low[1], high[0], high[1])))
     if not np.isfinite(rough).all():
         return 1.0
     sides = [(high - low) * query.scale, (rough.max(axis=0) - rough.min(axis=0)) * result.scale]
@@ -82,6 +86,7 @@ def agreement(query: Colours, result: Colours, homography: NDArray[np.float64], 
     return float(np.exp(-distance / _CHROMA) * shading)
 
 
+@lru_cache(_KEPT)
 def _lab(picture: Colours) -> NDArray[np.float32]:
     return np.asarray(cv2.cvtColor(picture.pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB), np.float32)
 

@@ -349,7 +349,7 @@ class Searcher:
             asked = [self._averaged(example, s, found, expansion) for example, s, (found, _) in parts]
             if all(new is old for new, old in zip(asked, examples, strict=True)):
                 break
-            similarity, _, compared = self._similarities(asked, assigned)
+            similarity, each, compared = self._similarities(asked, assigned)
             order, _, _ = self._ordered(asked, similarity)
             fresh = np.setdiff1d(order[: stage.shortlist], shortlist)
             shortlist = np.union1d(shortlist, fresh)
@@ -357,7 +357,6 @@ class Searcher:
                 before, count = verified[place]
                 after, more = self._verify(example.description, words, example.box, fresh, stage)
                 verified[place] = before | after, count + more + compared // len(examples)
-            each = [self._filter(example.description, words)[0] for example, words in zip(asked, assigned, strict=True)]
         return verified, each
 
     def _averaged(
