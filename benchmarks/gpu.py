@@ -9,6 +9,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,14 @@ from torch.profiler import ProfilerActivity, profile
 
 import photos
 from common import DATA, header, table, write_json
-from extraction import bare, mixed, recipe, write_random
+from extraction import bare, mixed, reading, recipe, write_random
+from resight.recipes import Recipe
 from resight.search.collection import Collection
 
 _NETWORK = "resnet101"
 _MEGAPIXELS = 2  # of the photographs: more than the network sees
+_WARM = 32  # photographs
+_DIFFERENT = 300  # of them; the others repeat these
 
 
 def busy(intervals: Iterable[tuple[float, float]]) -> float:
@@ -34,11 +38,33 @@ def busy(intervals: Iterable[tuple[float, float]]) -> float:
     return total
 
 
+def repeated(paths: Sequence[Path], into: Path, count: int) -> list[Path]:
+    """So many files, each of other content: photographs in turns and, after their end, a number."""
+    into.mkdir(parents=True, exist_ok=True)
+    made = [into / f"{number:05d}.jpg" for number in range(count)]
+    for number, path in enumerate(made):
+        path.write_bytes(paths[number % len(paths)].read_bytes() + number.to_bytes(4))
+    return made
+
+
+def indexed(
+    paths: Sequence[Path], chosen: Recipe, workers: int, during: AbstractContextManager[object]
+) -> tuple[float, float]:
+    """Images a second, and seconds, of adding all photographs but the first, with which CUDA picks its kernels."""
+    with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder) / "c", chosen) as collection:
+        collection.add(paths[:_WARM], workers=workers)
+        with during:
+            began = time.perf_counter()
+            report = collection.add(paths[_WARM:], workers=workers)
+            seconds = time.perf_counter() - began
+    return report.added / seconds, seconds
+
+
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Measure, and print the table. Exits where PyTorch finds no CUDA device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=DATA / "distractors", help="folder of photographs")
-    parser.add_argument("--photos", type=int, default=500, help="how many, enlarged to 2 megapixels (default: 500)")
+    parser.add_argument("--photos", type=int, default=4000, help="how many, enlarged to 2 megapixels (default: 4000)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes that read (default: all)")
     parser.add_argument("--work", type=Path, required=True, help="folder that keeps the photos made")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
@@ -50,33 +76,27 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     if not weights.is_file():
         write_random(_NETWORK, weights)
     chosen = recipe(_NETWORK, weights)
-    paths = mixed(photos.originals(options.source), options.work / "large", options.photos, (_MEGAPIXELS,))
-    only, _ = bare(paths, chosen)
-    with tempfile.TemporaryDirectory() as folder, Collection.create(Path(folder) / "c", chosen) as collection:
-        collection.add(paths[:32], workers=options.workers)  # CUDA picks its kernels
-        with profile(activities=[ProfilerActivity.CUDA]) as seen:
-            began = time.perf_counter()
-            report = collection.add(paths[32:], workers=options.workers)
-            seconds = time.perf_counter() - began
-    kernels = [e.time_range for e in seen.events() if e.device_type == DeviceType.CUDA]
+    large = mixed(photos.originals(options.source), options.work / "large", _DIFFERENT, (_MEGAPIXELS,))
+    paths = repeated(large, options.work / "repeated", options.photos)
+    only, _ = bare(paths[:_DIFFERENT], chosen)
+    rate, _ = indexed(paths, chosen, options.workers, nullcontext())
+    seen = profile(activities=[ProfilerActivity.CUDA])
+    _, seconds = indexed(paths, chosen, options.workers, seen)
+    events = [event for event in seen.events() if event.device_type == DeviceType.CUDA]
+    kernels = [event.time_range for event in events if not event.name.startswith(("Memcpy", "Memset"))]
     share = busy((span.start, span.end) for span in kernels) / 1e6 / seconds
-    rate = report.added / seconds
+    read = options.workers / reading(paths[:64], chosen)
     protocol = (
-        f"{report.added} photographs of {_MEGAPIXELS} megapixels, from files to descriptors on disk, {options.workers} "
-        "reading processes; bare: pictures in memory; starting Python and loading the network left out"
+        f"{len(paths) - _WARM} photographs of {_MEGAPIXELS} megapixels, from files to descriptors on disk, "
+        f"{options.workers} reading processes; reading: what these could read and prepare without a network; bare: "
+        "pictures in memory; starting Python and loading the network left out"
     )
     print(header(protocol))
-    head = (
-        "device",
-        "network",
-        "longest side",
-        "resight, images/s",
-        "bare, images/s",
-        "device computes, % of the time",
-    )
+    head = ("device", "network", "longest side", *(f"{what}, images/s" for what in ("resight", "reading", "bare")))
     device = torch.cuda.get_device_name()
-    print(table(head, [(device, _NETWORK, 1024, f"{rate:.1f}", f"{only:.1f}", f"{100 * share:.0f}")]))
-    results = [{"device": device, "network": _NETWORK, "resight": rate, "bare": only, "share": share}]
+    row = (device, _NETWORK, 1024, f"{rate:.1f}", f"{read:.1f}", f"{only:.1f}", f"{100 * share:.0f}")
+    print(table((*head, "device computes, % of the time"), [row]))
+    results = [{"device": device, "network": _NETWORK, "resight": rate, "reading": read, "bare": only, "share": share}]
     write_json(options.out, protocol, results)
     return results
 

@@ -1,7 +1,8 @@
 """What each pooling takes beside the network's pass before it: DenseNet-169, one photograph of 362 pixels.
 
 Weights and picture are random: speed needs no trained ones. Every pooling is timed from the layer's output to the unit
-vector, as recipes run it.
+vector, as recipes run it, and like the pass on one core. The multiplications of what is learned, in matrix products and
+convolutions, are beside those of the network: below their share of these no implementation gets far.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from common import header, table, write_json
 from resight.describe.head import Head, make_head
@@ -35,11 +37,12 @@ NETWORK, LAYER = "densenet169", "features"
 
 @dataclass(frozen=True)
 class Result:
-    """One pooling. seconds: median for one picture. share: of the median pass."""
+    """One pooling. seconds: median for one picture. share, products: of the median pass, of its multiplications."""
 
     pooling: str
     seconds: float
     share: float
+    products: float
 
 
 def heads(folder: Path, layer: Any) -> dict[str, Head]:
@@ -84,12 +87,15 @@ def clocked(work: Sequence[Callable[[], object]], rounds: int) -> list[float]:
 
 
 def pool(head: Head, output: torch.Tensor, picture: np.ndarray) -> np.ndarray:
-    """1×C from the layer's output, on one thread as `GlobalDescriber` does it."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    vectors = head.vectors([(head.features(output, picture, None),)])
-    torch.set_num_threads(threads)
-    return vectors
+    """1×C from the layer's output."""
+    return head.vectors([(head.features(output, picture, None),)])
+
+
+def multiplications(work: Callable[[], object]) -> int:
+    """Of PyTorch's matrix products and convolutions, times two for their additions."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
@@ -99,6 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--rounds", type=int, default=20, help="timed passes (default: 20)")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.manual_seed(0)
@@ -110,11 +117,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         (output,) = engine(picture[None])
         work = [partial(engine, picture[None]), *(partial(pool, head, output, picture) for head in made.values())]
         forward, *times = clocked(work, options.rounds)
-    results = [Result(pooling, seconds, seconds / forward) for pooling, seconds in zip(made, times, strict=True)]
+        total = multiplications(lambda: backbone(torch.from_numpy(picture[None]).permute(0, 3, 1, 2)))
+        products = [multiplications(each) / total for each in work[1:]]
+    shares = [seconds / forward for seconds in times]
+    results = [Result(*row) for row in zip(made, times, shares, products, strict=True)]
     channels, rows, columns = output.shape[1:]
     protocol = (
         f"{NETWORK}, one picture of {options.side}×{height}, map of {channels}×{rows}×{columns}; a pass by "
-        f"{engine.name} takes {1000 * forward:.1f} ms; medians of {options.rounds} turns"
+        f"{engine.name} takes {1000 * forward:.1f} ms of one core; medians of {options.rounds} turns"
     )
     print(header(protocol), render(results), sep="\n")
     write_json(options.out, protocol, [asdict(result) for result in results])
@@ -123,8 +133,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
 
 def render(results: Sequence[Result]) -> str:
     """A Markdown table."""
-    rows = [(r.pooling, f"{1000 * r.seconds:.2f}", f"{100 * r.share:.2f} %") for r in results]
-    return table(("pooling", "ms", "of the network's pass"), rows)
+    rows = [
+        (r.pooling, f"{1000 * r.seconds:.2f}", f"{100 * r.share:.2f} %", f"{100 * r.products:.2f} %") for r in results
+    ]
+    return table(("pooling", "ms", "of the network's pass", "of its multiplications"), rows)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from resight.search.collection import Collection  # noqa: E402
 # What replaces the recipe's own network and sizes; a random network still knows a picture from others.
 TINY = {"network": "resnet10t", "layer": "layer3", "max_side": 128, "dimensions": 8}
 PATCHES = {"kind": "dense", "on": "pixels", "stride": 48, "side": 64}
+_ALIKE = 0.9  # cosine; whitening of a few random features enlarges what bfloat16 rounds
 VLAD = {"kind": "vlad", "words": 4, "reduce": 8}
 SIBLINGS = {
     "blcf": TINY | {"embedding": {"kind": "bow", "words": 8, "idf": False, "reduce": 6}},
@@ -162,6 +163,21 @@ def test_openvino_gives_what_pytorch_does(fitted, photos):
             for (_, a), (_, b) in zip(expected, found, strict=True):
                 assert (a - b).abs().max() <= TOLERANCE * a.abs().max()
     np.testing.assert_allclose(fast.describe_views(prepared), plain.describe_views(prepared), atol=5e-3)
+
+
+@pytest.mark.gpu
+def test_a_cuda_device_gives_what_the_cpu_does(fitted, photos, monkeypatch):
+    stage = load_recipe(fitted).global_
+    there = GlobalDescriber(stage, None, engine="torch")
+    assert there.engine.endswith("bfloat16")
+    with monkeypatch.context() as without:
+        without.setattr("torch.cuda.is_available", lambda: False)
+        here = GlobalDescriber(stage, None, engine="torch")
+    prepared = [here.prepare(pixels) for pixels in several(photos)]
+    expected = here.describe_views(prepared)
+    for found in (there.describe_views(prepared), list(there.describe_each(prepared))):
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        assert (np.einsum("nd,nd->n", found, expected) / lengths).min() > _ALIKE
 
 
 @pytest.mark.parametrize("fitted", ["gem-densenet169"], indirect=True)

@@ -179,4 +179,4 @@ def test_a_cuda_device_computes_in_bfloat16_what_the_cpu_does(backbone, name):
     engine = make_engine(network, "torch")
     assert network.device.type == "cuda" and engine.name.endswith("bfloat16")
     for place, (found,) in engine.each(pictures):
-        assert (found - expected[place]).abs().max() <= 0.05 * expected[place].abs().max()
+        assert (found.cpu() - expected[place]).abs().max() <= 0.05 * expected[place].abs().max()

@@ -353,8 +353,8 @@ class GlobalDescriber:
             for picture in views.pictures:
                 outputs = network.engine(np.stack([picture]))
                 for place, output in network.branches:
-                    beside = outputs[network.beside[place]] if place in network.beside else None
-                    found[place].append((picture, self._heads[place].attended(outputs[output], picture, beside)))
+                    beside = outputs[network.beside[place]].cpu() if place in network.beside else None
+                    found[place].append((picture, self._heads[place].attended(outputs[output].cpu(), picture, beside)))
         return found
 
     def quantise(self, images: Sequence[Prepared], into: Path, fitted_on: str) -> dict[int, str]:

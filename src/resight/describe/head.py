@@ -20,6 +20,7 @@ from resight.geometry.regions import round_outwards
 from resight.networks.layers import Layer
 from resight.pooling.rmac import region_maxima
 from resight.recipes.network_stages import Branch, Keypoints, Scheme, Whole
+from resight.recipes.poolings import Crow, Gem, Plain
 
 Scales = tuple[NDArray[np.floating], ...]  # R×C features of an image at each scale
 
@@ -69,27 +70,30 @@ class Head:
 
         Where the embedding counts positions by weights, their features are as long as these.
         output: the layer's, 1×C×h×w or 1×C. boxes: of proposals on the map, as fractions. beside: the output of the
-        layer that the branch's attention needs besides, if it does.
+        layer that the branch's attention needs besides, if it does. Both on any device: what has learned nothing
+        pools there, which spares a CUDA device's map the way to the CPU.
         """
         scheme = self.branch.scheme
         if self.layer.kind == "vector":
-            return output.double().numpy()
+            return output.double().cpu().numpy()
+        if self.attention is not None or not isinstance(self.branch.pooling, Gem | Plain | Crow):
+            output, beside = output.cpu(), None if beside is None else beside.cpu()
         embedding = self.branch.embedding
         weigh = self.attention.weigh if self.attention is not None and self.branch.weighted else None
         weights = None if weigh is None else weigh(output, picture, beside)[0, 0].numpy()
         output = output if weights is not None else self.attended(output, picture, beside)
         if embedding is not None and isinstance(scheme, Whole):
-            maps = output[0].float().numpy()
+            maps = output[0].float().cpu().numpy()
             chosen = choose_positions(embedding, maps, picture)
             features = np.ascontiguousarray(maps[:, chosen].T)
             return features if weights is None else l2_normalise(features) * weights[chosen][:, np.newaxis]
         if embedding is None and not self.ready:  # what its pooling learns from
-            return output[0].flatten(1).T.float().numpy()
+            return output[0].flatten(1).T.float().cpu().numpy()
         cells = cells_on_map(scheme, output, picture, boxes)
         if self.branch.pooling.kind == "mac" and len(cells) > 1:
-            return region_maxima(output, cells)[0].double().numpy()
+            return region_maxima(output, cells)[0].double().cpu().numpy()
         parts = [self.pool(output[:, :, y1:y2, x1:x2]) for x1, y1, x2, y2 in cells]
-        return torch.cat(parts).double().numpy()
+        return torch.cat(parts).double().cpu().numpy()
 
     def vectors(self, images: list[Scales]) -> NDArray[np.float64]:
         """N×D of N images' features; ℓ2-normalised."""

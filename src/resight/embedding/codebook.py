@@ -20,7 +20,7 @@ _MAX_WORDS = 65_536
 _ITERATIONS = 8
 _TRAINING_A_CENTROID = 256  # more changes the centroids of k-means little
 _BLOCK = 65_536  # descriptors converted to float32 at a time
-_PRODUCT = 1 << 18  # distances computed at a time: 1 MiB
+_PRODUCT = 1 << 20  # distances computed at a time: 4 MiB
 
 
 def choose_words(descriptors: int) -> int:

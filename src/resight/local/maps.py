@@ -201,7 +201,7 @@ class NetworkFeatures:
         for scale in self.detector.scales:
             factor = scale * min(1.0, self.max_side / max(width, height))
             pictures.append(_resized(image.pixels, (self._side(width * factor), self._side(height * factor))))
-        values = {place: outputs[0][0].numpy() for place, outputs in self._engine.each(pictures)}
+        values = {place: outputs[0][0].cpu().numpy() for place, outputs in self._engine.each(pictures)}
         return [
             FeatureMap(values[place], self._cells, (picture.shape[1], picture.shape[0]), image.size)
             for place, picture in enumerate(pictures)

@@ -45,7 +45,7 @@ class Engine(Protocol):
     identity: str
 
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
-        """The outputs of the backbone's layers, float32 on the CPU, for B×H×W×3 RGB pictures."""
+        """The outputs of the backbone's layers, float32, for B×H×W×3 RGB pictures; on the device that computed them."""
 
     def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """Place and outputs, 1×…, of each H×W×3 RGB picture, whatever their sizes, in any order.
@@ -83,38 +83,73 @@ def make_engine(backbone: Backbone, name: str | None = None) -> Engine:
         )
     cuda = torch.cuda.is_available()
     if name == "torch" or (name == "auto" and (cuda or not installed)):
-        return TorchEngine(backbone.to("cuda") if cuda else backbone)
+        return CudaEngine(backbone) if cuda else TorchEngine(backbone)
     engine = OpenVinoEngine(backbone)
     # Converting for each size anew takes seconds.
     return engine if engine.any_size or name == "openvino" else TorchEngine(backbone)
 
 
 class TorchEngine:
-    """PyTorch, where the backbone is: in float32 on a CPU, in bfloat16 on a CUDA device."""
+    """PyTorch on a CPU, in float32."""
 
     identity = ""
 
     def __init__(self, backbone: Backbone) -> None:
         self._backbone = backbone
-        self._cuda = backbone.device.type == "cuda"
-        self.name = f"torch {torch.__version__}{', bfloat16' if self._cuda else ''}"
+        self.name = f"torch {torch.__version__}"
 
     @torch.inference_mode()
     def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
-        images = torch.from_numpy(pictures).permute(0, 3, 1, 2)
-        with torch.autocast("cuda", torch.bfloat16, enabled=self._cuda):
-            outputs = self._backbone(images)
-        return tuple(output.float().cpu() for output in outputs)
+        return self._backbone(torch.from_numpy(pictures).permute(0, 3, 1, 2))
 
     def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        for first, window in _windows(pictures):
-            for (height, width), places in _by_size(window).items():
-                many = max(1, (_CUDA_PIXELS if self._cuda else _BATCH_PIXELS) // (height * width))
-                for start in range(0, len(places), many):
-                    part = places[start : start + many]
-                    outputs = self(np.stack([window[place] for place in part]))
-                    for row, place in enumerate(part):
-                        yield first + place, tuple(output[row : row + 1] for output in outputs)
+        for places, batch in _batches(pictures, _BATCH_PIXELS):
+            yield from _rows(places, self(np.stack(batch)))
+
+
+class CudaEngine:
+    """PyTorch on a CUDA device, in bfloat16; the outputs stay there. Moves the backbone."""
+
+    identity = ""
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone.to("cuda")
+        self.name = f"torch {torch.__version__}, bfloat16"
+
+    def __call__(self, pictures: NDArray[np.uint8]) -> tuple[Tensor, ...]:
+        return self._run(torch.from_numpy(pictures))
+
+    def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """As ``Engine``'s. A batch is computed, on a stream of its own, while the caller is busy with the last."""
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        before: Iterator[tuple[int, tuple[Tensor, ...]]] = iter(())
+        for places, batch in _batches(pictures, _CUDA_PIXELS):
+            # Memory that the system may not move: what lies there is copied while the CPU goes on.
+            pinned = torch.empty((len(batch), *batch[0].shape), dtype=torch.uint8, pin_memory=True)
+            np.stack(batch, out=pinned.numpy())
+            with torch.cuda.stream(stream):
+                outputs = self._run(pinned)
+            yield from before
+            before = self._awaited(places, outputs, stream.record_event())
+        yield from before
+
+    @torch.inference_mode()
+    def _run(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        images = pictures.to("cuda", non_blocking=True).permute(0, 3, 1, 2)
+        with torch.autocast("cuda", torch.bfloat16):
+            outputs = self._backbone(images)
+        return tuple(output.float() for output in outputs)
+
+    @staticmethod
+    def _awaited(
+        places: Sequence[int], outputs: tuple[Tensor, ...], done: torch.cuda.Event
+    ) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+        """The rows of a batch for the caller's stream, which waits for it; only then may its memory be used again."""
+        here = torch.cuda.current_stream()
+        here.wait_event(done)
+        for output in outputs:
+            output.record_stream(here)
+        yield from _rows(places, outputs)
 
 
 class OpenVinoEngine:
@@ -301,6 +336,22 @@ def _by_size(pictures: Sequence[NDArray[np.uint8]]) -> dict[tuple[int, int], lis
     for place, picture in enumerate(pictures):
         places.setdefault((picture.shape[0], picture.shape[1]), []).append(place)
     return places
+
+
+def _batches(pictures: Iterable[NDArray[np.uint8]], pixels: int) -> Iterator[tuple[list[int], list[NDArray[np.uint8]]]]:
+    """Pictures of one size and their places; with so many pixels at most, or one."""
+    for first, window in _windows(pictures):
+        for (height, width), places in _by_size(window).items():
+            many = max(1, pixels // (height * width))
+            for start in range(0, len(places), many):
+                part = places[start : start + many]
+                yield [first + place for place in part], [window[place] for place in part]
+
+
+def _rows(places: Sequence[int], outputs: tuple[Tensor, ...]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
+    """The outputs of a batch by the places of its pictures."""
+    for row, place in enumerate(places):
+        yield place, tuple(output[row : row + 1] for output in outputs)
 
 
 def import_openvino() -> Any:
