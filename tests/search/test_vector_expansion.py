@@ -8,6 +8,7 @@ from resight.describe.describer import Describer
 from resight.describe.description import Description
 from resight.recipes import Recipe, load_recipe
 from resight.search.examples import DescribedExample
+from resight.search.expansion import averaged
 from resight.search.rerank.expansion import aqe
 from resight.search.searcher import Searcher
 from resight.store.indexing import finish_codebook
@@ -76,11 +77,11 @@ def test_the_mean_is_that_of_average_query_expansion(store):
     vectors = np.array([np.append(v, np.zeros(5)) for v in (B, DECOY, C)], np.float32)
     mean = aqe(QUERY, vectors, np.array([0]))
     searcher = Searcher(store[0], verified(2, joins="vectors", inliers=10, accept=0.5))
-    (evidence, _) = searcher._verify(
+    (evidence, _) = searcher.verify(
         store[1], searcher._assign(store[1].local), None, np.array([0]), searcher.recipe.verify
     )
     similarity = vectors @ QUERY
-    made = searcher._averaged(DescribedExample(store[1]), similarity, evidence, searcher.recipe.expansion)
+    made = averaged(searcher, DescribedExample(store[1]), similarity, evidence)
     found = made.description.global_descriptor
     np.testing.assert_allclose(found / np.linalg.norm(found), mean, atol=1e-6)
     # Its length makes products the means of the cosines to the query and to B.

@@ -16,7 +16,7 @@ from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
 from resight.local.word_filter import WordFilter
 from resight.recipes.network_stages import GlobalStage
-from resight.recipes.recipe import ExpansionStage, Recipe, VerifyStage
+from resight.recipes.recipe import Recipe, VerifyStage
 from resight.search.examples import (
     DescribedExample,
     best_evidence,
@@ -24,8 +24,9 @@ from resight.search.examples import (
     joint_descriptor,
     mean_similarity,
 )
+from resight.search.expansion import Verified, expand_features, expand_vectors
 from resight.search.filters import WordWeights, cosine_similarity, stored_vectors, word_similarity, word_weights
-from resight.search.local_expansion import OWN, ExpandedQuery, brought_back, confirmed, with_more_inliers
+from resight.search.local_expansion import ExpandedQuery
 from resight.search.ranking import Evidence, Ranking
 from resight.search.rerank.cache import Cache
 from resight.search.rerank.patches import Regions
@@ -92,7 +93,7 @@ class Searcher:
         if self.recipe.global_ is not None and snapshot.vectors_at[position] >= 0:
             length = 4 * sum(self.recipe.global_.lengths)
             vector = self._vectors.record(int(snapshot.vectors_at[position]), length).view("<f4").copy()
-        local = None if self.recipe.local is None else self._local(position)
+        local = None if self.recipe.local is None else self.local(position)
         width, height = (int(v) for v in snapshot.sizes[position])
         return Description((width, height), vector, local)
 
@@ -118,9 +119,9 @@ class Searcher:
         weights = [example.weight for example in examples]
         check_wanted(weights)
         assigned = [self._assign(example.description.local) for example in examples]
-        similarity, each, compared = self._similarities(examples, assigned)
+        similarity, each, compared = self.similarities(examples, assigned)
         ids, stage = self.snapshot.ids, self.recipe.verify
-        order, scores, located = self._ordered(examples, similarity)
+        order, scores, located = self.ordered(examples, similarity)
         filtered = time.perf_counter()
         if stage is None or self.recipe.calibration is None:
             order, scores = order[:top], scores[:top]
@@ -129,11 +130,12 @@ class Searcher:
             return ranking, Timing(described, filtered - began, 0.0, compared)
         shortlist = order[: stage.shortlist]
         verified = [
-            self._verify(example.description, words, example.box, shortlist, stage)
+            self.verify(example.description, words, example.box, shortlist, stage)
             for example, words in zip(examples, assigned, strict=True)
         ]
         if self.recipe.expansion is not None:
-            verified, each = self._expand(examples, assigned, each, verified, shortlist)
+            expand = expand_vectors if self.recipe.expansion.joins == "vectors" else expand_features
+            verified, each = expand(self, examples, assigned, each, verified, shortlist)
             if len(examples) == 1:
                 similarity = each[0].copy()
         evidence, standing = best_evidence([found for found, _ in verified], each, weights)
@@ -165,7 +167,7 @@ class Searcher:
             return np.empty((0, 1), np.int64)
         return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
 
-    def _similarities(
+    def similarities(
         self, examples: Sequence[DescribedExample], assigned: Sequence[NDArray[np.int64]]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], int]:
         """The filter's similarity of the examples together, (N,), and of each by itself; the comparisons made."""
@@ -180,7 +182,7 @@ class Searcher:
         together, count = self._filter(query, assigned[0])
         return together, each, compared + count
 
-    def _ordered(
+    def ordered(
         self, examples: Sequence[DescribedExample], similarity: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], Mapping[int, Evidence]]:
         """All positions from the best to the worst, by similarity and then as [[rerank]] says, and their scores.
@@ -237,8 +239,6 @@ class Searcher:
     @staticmethod
     def _joint(examples: Sequence[DescribedExample], stage: GlobalStage) -> NDArray[np.float32]:
         vectors = [v for e in examples if (v := e.description.global_descriptor) is not None]
-        if len(vectors) == 1:
-            return vectors[0]
         return joint_descriptor(vectors, [example.weight for example in examples], stage.lengths)
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
@@ -265,7 +265,7 @@ class Searcher:
         measure = word_filter(self.recipe, self.snapshot.codebook, self.snapshot.signer)
         return measure, word_weights(self.snapshot, measure)
 
-    def _verify(
+    def verify(
         self,
         query: Description,
         assigned: NDArray[np.int64],
@@ -273,7 +273,11 @@ class Searcher:
         shortlist: NDArray[np.int64],
         stage: VerifyStage,
         expanded: ExpandedQuery | None = None,
-    ) -> tuple[dict[int, Evidence], int]:
+    ) -> Verified:
+        """What speaks for each image of a shortlist of positions, and the comparisons made.
+
+        assigned: words of the query's features, N×k. expanded: the query as joined by features of images.
+        """
         if query.local is None:
             raise ValueError("the query has no local features to verify with")
         descriptors, k = query.local.descriptors.astype(np.float32), stage.query_assignments
@@ -286,126 +290,13 @@ class Searcher:
             if expanded is not None and position in joined:
                 table = WordTable.build(descriptors, expanded.words_without(position)[:, :k])
             width, height = (int(v) for v in self.snapshot.sizes[position])
-            candidate = self._local(position), self._word(position), (width, height)
+            candidate = self.local(position), self._word(position), (width, height)
             evidence[position], count = check(query.local, table, box, candidate, stage, oriented=oriented)
             compared += count
         return evidence, compared
 
-    def _expand(
-        self,
-        examples: Sequence[DescribedExample],
-        assigned: Sequence[NDArray[np.int64]],
-        each: Sequence[NDArray[np.float32]],
-        verified: list[tuple[dict[int, Evidence], int]],
-        shortlist: NDArray[np.int64],
-    ) -> tuple[list[tuple[dict[int, Evidence], int]], list[NDArray[np.float32]]]:
-        """What verification finds when the wanted examples have been joined by what their results show.
-
-        And what similarity each example has then to each image.
-        """
-        expansion, stage, ids = self.recipe.expansion, self.recipe.verify, self.snapshot.ids
-        if expansion is None or stage is None:
-            return verified, list(each)
-        if expansion.joins == "vectors":
-            return self._expand_vectors(examples, assigned, each, verified, shortlist, expansion, stage)
-        for _ in range(expansion.rounds):
-            joined = [self._joined(*parts) for parts in zip(examples, assigned, each, verified, strict=True)]
-            if all((query.source == OWN).all() for query in joined):
-                break
-            asked = [
-                replace(example, description=replace(example.description, local=query.features))
-                for example, query in zip(examples, joined, strict=True)
-            ]
-            similarity, _, compared = self._similarities(asked, [query.words for query in joined])
-            shortlist = np.union1d(shortlist, np.lexsort((ids, -similarity))[: stage.shortlist])
-            again = [
-                self._verify(example.description, query.words, example.box, shortlist, stage, query)
-                for example, query in zip(asked, joined, strict=True)
-            ]
-            verified = [
-                (with_more_inliers(before, after), count + more + compared // len(examples))
-                for (before, count), (after, more) in zip(verified, again, strict=True)
-            ]
-        return verified, list(each)
-
-    def _expand_vectors(
-        self,
-        examples: Sequence[DescribedExample],
-        assigned: Sequence[NDArray[np.int64]],
-        each: Sequence[NDArray[np.float32]],
-        verified: list[tuple[dict[int, Evidence], int]],
-        shortlist: NDArray[np.int64],
-        expansion: ExpansionStage,
-        stage: VerifyStage,
-    ) -> tuple[list[tuple[dict[int, Evidence], int]], list[NDArray[np.float32]]]:
-        """As ``_expand``, by global descriptors: the first results of the expanded query that are yet to be verified.
-
-        An image counts by its mean similarity to the query and to what joined it. That of their normalised mean would
-        rise for all images alike, and the calibration is of the query's.
-        """
-        each = list(each)
-        for _ in range(expansion.rounds):
-            parts = zip(examples, each, verified, strict=True)
-            asked = [self._averaged(example, s, found, expansion) for example, s, (found, _) in parts]
-            if all(new is old for new, old in zip(asked, examples, strict=True)):
-                break
-            similarity, each, compared = self._similarities(asked, assigned)
-            order, _, _ = self._ordered(asked, similarity)
-            fresh = np.setdiff1d(order[: stage.shortlist], shortlist)
-            shortlist = np.union1d(shortlist, fresh)
-            for place, (example, words) in enumerate(zip(examples, assigned, strict=True)):
-                before, count = verified[place]
-                after, more = self._verify(example.description, words, example.box, fresh, stage)
-                verified[place] = before | after, count + more + compared // len(examples)
-        return verified, each
-
-    def _averaged(
-        self,
-        example: DescribedExample,
-        similarity: NDArray[np.float32],
-        evidence: Mapping[int, Evidence],
-        expansion: ExpansionStage,
-    ) -> DescribedExample:
-        """A wanted example with the mean of its vector and its confirmed results'; itself where there is none.
-
-        The mean is not normalised: its product with a vector is the mean of the cosines.
-        """
-        calibration, own = self.recipe.calibration, example.description.global_descriptor
-        if calibration is None or own is None or self.recipe.global_ is None or example.weight < 0:
-            return example
-        sure = confirmed(expansion, calibration, evidence, similarity)[: expansion.results]
-        vectors = [v for p in sure if (v := self.stored(p).global_descriptor) is not None]
-        if not vectors:
-            return example
-        mean = np.mean([own, *vectors], axis=0)
-        return replace(example, description=replace(example.description, global_descriptor=mean))
-
-    def _joined(
-        self,
-        example: DescribedExample,
-        assigned: NDArray[np.int64],
-        similarity: NDArray[np.float32],
-        verified: tuple[dict[int, Evidence], int],
-    ) -> ExpandedQuery:
-        """An example with the features of its results; an unwanted one as it is."""
-        expansion, calibration, codebook = self.recipe.expansion, self.recipe.calibration, self.snapshot.codebook
-        local, (evidence, _) = example.description.local, verified
-        if local is None:
-            raise ValueError("the query has no local features to expand")
-        query = ExpandedQuery.of(local, assigned)
-        if expansion is None or calibration is None or codebook is None or example.weight < 0:
-            return query
-        joined = 0
-        for position in confirmed(expansion, calibration, evidence, similarity):
-            found = brought_back(self._local(position), evidence[position])
-            words = codebook.assign(found.descriptors.astype(np.float32), assigned.shape[1])
-            before, query = query, query.join(found, words, position)
-            joined += query is not before
-            if joined == expansion.results:
-                break
-        return query
-
-    def _local(self, position: int) -> LocalFeatures:
+    def local(self, position: int) -> LocalFeatures:
+        """The stored local features of the image at a position of the snapshot."""
         at, count = int(self.snapshot.features_at[position]), int(self.snapshot.features[position])
         return read_features(self._features, at, count, self.recipe.local)
 
