@@ -122,3 +122,13 @@ def test_paths_in_a_file_are_relative_to_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_recipe("r").codebook.path == str(tmp_path / "r/words.safetensors")
     assert parse_recipe(DEFAULT, "mine", tmp_path).codebook.path == ""
+
+
+def test_downloaded_weights_of_local_features_are_pinned():
+    recipe = load_recipe("how")
+    pinned = recipe.model_copy(update={"local": recipe.local.model_copy(update={"revision": "v1"})})
+    assert pinned.fingerprint == recipe.fingerprint
+    text = recipe_text("how").replace('detector = "how"', 'detector = "how"\nrevision = "v1"')
+    assert parse_recipe(text, "mine", None).local.revision == "v1"
+    with pytest.raises(RecipeError, match=r"mine: local.*weights are a file, a revision is of downloaded"):
+        parse_recipe(text.replace('weights = ""', 'weights = "w.pth"'), "mine", None)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from resight.describe.local_features import load_local, load_network_features, weights_sha256
 from resight.errors import RecipeError
-from resight.recipes.local_stages import ChannelStage, DelfFeatures, LocalStage, MapStage, Sift
+from resight.recipes.local_stages import DelfFeatures, LayerStage, LocalStage, MapStage, Sift
 
 if TYPE_CHECKING:
     from resight.images.image import Image
@@ -24,8 +24,10 @@ def place_local(stage: LocalStage, weights: Path | None, into: Path, recipe: str
             raise RecipeError(f"recipe {recipe} finds local features without a network; leave out --local-weights")
         return stage
     given = {"weights": str(weights.absolute()), "weights_sha256": ""} if weights else {}
+    if weights and isinstance(stage, LayerStage):
+        given["revision"] = ""
     stage = stage.model_copy(update=given | ({"reduction": ""} if isinstance(stage, MapStage) else {}))
-    if not isinstance(stage, MapStage | ChannelStage):
+    if not isinstance(stage, LayerStage):
         load_local(stage, recipe)  # says what is wrong with the weights, if anything is
     placed: dict[str, str] = {}
     if stage.weights:

@@ -17,6 +17,7 @@ from resight.recipes.local_stages import (
     ChannelStage,
     DelfFeatures,
     HowFeatures,
+    LayerStage,
     LocalStage,
     MapStage,
     MaximaFeatures,
@@ -60,7 +61,7 @@ def _load(stage: LocalStage, recipe: str, engine: str | None) -> LocalExtractor:
     if isinstance(stage, Sift):
         return _RootSift(stage)
     try:
-        if isinstance(stage, MapStage | ChannelStage):
+        if isinstance(stage, LayerStage):
             return _OnMaps(stage, engine)
         return _Patches(stage, recipe)
     except ModuleNotFoundError as error:
@@ -152,7 +153,7 @@ def weights_sha256(path: Path) -> str:
     return hashlib.sha256("\n".join(facts).encode()).hexdigest()
 
 
-def load_network_features(stage: MapStage | ChannelStage, engine: str | None = None) -> "NetworkFeatures":
+def load_network_features(stage: LayerStage, engine: str | None = None) -> "NetworkFeatures":
     """The features of a network's layer, with the projection that the stage names, if it names one."""
     from resight.local.maps import NetworkFeatures
     from resight.networks.backbone import load_backbone
@@ -160,14 +161,14 @@ def load_network_features(stage: MapStage | ChannelStage, engine: str | None = N
     from resight.projection.projection import Projection
 
     weights = Path(stage.weights) if stage.weights else None
-    backbone = load_backbone(stage.network, layers=(stage.layer,), weights=weights)
+    backbone = load_backbone(stage.network, layers=(stage.layer,), weights=weights, revision=stage.revision or None)
     check_sha256(backbone.weights_sha256, stage.weights_sha256, stage.weights or f"the weights of {stage.network}")
     projection = Projection.load(stage.reduction) if isinstance(stage, MapStage) and stage.reduction else None
     return NetworkFeatures(backbone, _detector(stage), max_side=stage.max_side, projection=projection, engine=engine)
 
 
 class _OnMaps:
-    def __init__(self, stage: MapStage | ChannelStage, engine: str | None) -> None:
+    def __init__(self, stage: LayerStage, engine: str | None) -> None:
         self._exact = isinstance(stage, ChannelStage)
         self._features = load_network_features(stage, engine)
 
@@ -180,7 +181,7 @@ class _OnMaps:
         return found if self._exact else quantised(found)
 
 
-def _detector(stage: MapStage | ChannelStage) -> "Detector":
+def _detector(stage: LayerStage) -> "Detector":
     if isinstance(stage, DelfFeatures):
         from resight.local.delf import Delf, read_delf_head
 

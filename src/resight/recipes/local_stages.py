@@ -1,12 +1,12 @@
 """The [local] table: which local features an image has (survey §4.2.2)."""
 
 from abc import abstractmethod
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from resight.recipes.stage import Stage
+from resight.recipes.stage import Stage, check_one_place
 
 # Keys whose values are paths of files or folders.
 LOCAL_FILES = ("weights", "head", "reduction")
@@ -90,19 +90,30 @@ class PatchFeatures(WeightedStage):
 Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
 
 
-class MapStage(_Local):
+class LayerStage(_Local):
     """Features of one layer of a network.
 
     max_side: longest side in pixels of what the network sees at scale 1; smaller images are not enlarged to it.
-    dimensions: after reduction. reduction: artefact of what they are reduced by, which `resight fit` makes.
+    weights, revision, weights_sha256: as of a branch of [global].
     """
 
     network: str
     layer: str
     max_side: int = Field(default=1024, ge=32, le=4096)
-    dimensions: int = Field(default=128, ge=8, le=1024, multiple_of=8)
     weights: str = ""
+    revision: str = ""
     weights_sha256: str = ""
+
+    @model_validator(mode="after")
+    def _weights_come_from_one_place(self) -> Self:
+        check_one_place(self.weights, self.revision)
+        return self
+
+
+class MapStage(LayerStage):
+    """dimensions: after reduction. reduction: artefact of what they are reduced by, which `resight fit` makes."""
+
+    dimensions: int = Field(default=128, ge=8, le=1024, multiple_of=8)
     reduction: str = ""
 
     @property
@@ -140,22 +151,17 @@ class MaximaFeatures(MapStage):
     edge: float = Field(default=5.0, gt=0)
 
 
-class ChannelStage(_Local):
+class ChannelStage(LayerStage):
     """DSM's features (Siméoni, Avrithis & Chum 2019): stable regions of a layer's channels, for [[rerank]] dsm only.
 
-    Keys as of ``MapStage``. overlap, per_channel: as ``resight.local.dsm.channel_features`` takes them.
+    overlap, per_channel: as ``resight.local.dsm.channel_features`` takes them.
     """
 
     detector: Literal["dsm"]
-    network: str
-    layer: str
-    max_side: int = Field(default=1024, ge=32, le=4096)
     scales: Scales = (1.0, 0.7071, 0.5)
     overlap: float = Field(default=0.2, gt=0, le=1)
     per_channel: int = Field(default=10, ge=1)
     max_features: int = Field(default=2048, ge=16, le=100_000)
-    weights: str = ""
-    weights_sha256: str = ""
     stored: ClassVar[np.dtype[np.uint8 | np.int8 | np.float32]] = np.dtype(np.float32)
 
     @property

@@ -8,7 +8,7 @@ from resight.features.fusion import Late
 from resight.recipes.attention import MASKS, Attention, ClassToken, obstacle
 from resight.recipes.embeddings import BowStage, Embedding
 from resight.recipes.poolings import Gem, Pooling
-from resight.recipes.stage import Stage
+from resight.recipes.stage import Stage, check_one_place
 
 # Keys whose values are paths of files.
 LEARNED = ("whitening", "learned", "reduction", "quantised")
@@ -170,8 +170,7 @@ class Branch(Stage):
 
     @model_validator(mode="after")
     def _weights_come_from_one_place(self) -> Self:
-        if self.weights and self.revision:
-            raise ValueError("weights are a file, a revision is of downloaded ones: give one of them")
+        check_one_place(self.weights, self.revision)
         return self
 
     @model_validator(mode="after")

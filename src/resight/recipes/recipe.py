@@ -229,7 +229,7 @@ class Recipe(Stage):
         branch: dict[str, Any] = {key: True for key in (*FILES, "revision") if key != "model"}
         branch |= {"scheme": {"model"}, "attention": {"weights"}}
         moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}}
-        moving |= {"codebook": {"path"}, "hamming": {"path"}, "local": set(LOCAL_FILES)}
+        moving |= {"codebook": {"path"}, "hamming": {"path"}, "local": {*LOCAL_FILES, "revision"}}
         moving["rerank"] = {"__all__": set(RERANK_FILES)}
         return self.model_dump_json(include=stages, exclude=moving)
 

@@ -7,3 +7,9 @@ class Stage(BaseModel):
     """A table of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def check_one_place(weights: str, revision: str) -> None:
+    """Raises ValueError where weights are both a file and pinned to a revision of what is downloaded."""
+    if weights and revision:
+        raise ValueError("weights are a file, a revision is of downloaded ones: give one of them")
