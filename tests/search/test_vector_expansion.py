@@ -10,6 +10,7 @@ from resight.recipes import Recipe, load_recipe
 from resight.search.examples import DescribedExample
 from resight.search.expansion import averaged
 from resight.search.rerank.expansion import aqe
+from resight.search.rerank.stages import Prepared
 from resight.search.searcher import Searcher
 from resight.store.indexing import finish_codebook
 from resight.store.store import New, Store
@@ -86,6 +87,22 @@ def test_the_mean_is_that_of_average_query_expansion(store):
     np.testing.assert_allclose(found / np.linalg.norm(found), mean, atol=1e-6)
     # Its length makes products the means of the cosines to the query and to B.
     np.testing.assert_allclose(vectors @ found, (vectors @ QUERY + vectors @ vectors[0]) / 2, atol=1e-6)
+
+
+def test_re_ranking_sees_a_unit_query(store, monkeypatch):
+    """Thresholds of cosines, as of explore-exploit, are of unit vectors."""
+    table = verified(2, joins="vectors", inliers=10, accept=0.5).model_dump(by_alias=True)
+    searcher = Searcher(store[0], Recipe.model_validate(table | {"rerank": [{"method": "expansion", "k": 1}]}))
+    lengths, rerank = [], Prepared.rerank
+
+    def seen(self, asked, ranking):
+        lengths.append(np.linalg.norm(asked.vector))
+        return rerank(self, asked, ranking)
+
+    monkeypatch.setattr(Prepared, "rerank", seen)
+    searcher.rank_examples([DescribedExample(store[1])], None)
+    assert len(lengths) == 2  # of the query, and of it with B
+    np.testing.assert_allclose(lengths, 1, atol=1e-6)
 
 
 def test_without_a_confirmed_result_nothing_changes(store):
