@@ -75,7 +75,7 @@ def test_fit_recovers_the_coefficients_that_made_the_samples():
     rng = np.random.default_rng(0)
     n = 200_000
     inliers, similarity = rng.integers(0, 60, n), rng.random(n).astype(np.float32)
-    odds = -4 + 1.5 * np.log(1 + np.maximum(0, inliers - 5)) + 2 * similarity
+    odds = -4 + 1.5 * np.log(1 + np.maximum(0, inliers - 4)) + 2 * similarity
     true = rng.random(n) < 1 / (1 + np.exp(-odds))
     found = calibrate.fit(calibrate.Samples(inliers, similarity, true, np.full(n, 1 / n)), 0.5, "made up", 4 / 3)
     assert (found.intercept, found.inliers, found.similarity) == pytest.approx((-4, 1.5, 2), abs=0.08)

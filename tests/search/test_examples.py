@@ -141,7 +141,7 @@ def test_scores_are_by_the_definition(collection, photos, ids, montage, recipe):
             total = sum(w * s[i] for w, s in zip(weights, similar, strict=True))
             similarity = max(0.0, total / (1.0 + 0.5 + 2.0))
         agreed = 0.3 + 0.7 * alone[seen[i]][i].agreement
-        odds = calibration.intercept + calibration.inliers * agreed * math.log(1 + max(0, inliers - 5))
+        odds = calibration.intercept + calibration.inliers * agreed * math.log(1 + max(0, inliers - 4))
         expected[i] = 1 / (1 + math.exp(-odds - calibration.similarity * similarity))
     assert scores(ranking) == pytest.approx(expected, rel=1e-5)
     assert {i: piece.example for i, piece in pieces(ranking).items()} == seen

@@ -69,7 +69,7 @@ def test_a_verified_result_leads_to_the_next(store):
     mean = (vectors @ QUERY + vectors @ vectors[0]) / 2
     for image, score in zip(expanded.ids.tolist(), expanded.scores.tolist(), strict=True):
         agreed = 0.3 + 0.7 * seen[image].agreement
-        odds = -5 + 2 * agreed * np.log1p(max(0, seen[image].inliers - 5)) + 10 * mean[image - 1]
+        odds = -5 + 2 * agreed * np.log1p(max(0, seen[image].inliers - 4)) + 10 * mean[image - 1]
         if seen[image].inliers:
             assert score == pytest.approx(1 / (1 + np.exp(-odds)), rel=1e-4)
 

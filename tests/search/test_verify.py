@@ -77,20 +77,20 @@ def test_no_match_no_evidence(views, pictures, recipe):
 
 
 def test_probabilities_worked_by_hand():
-    """logit p = −5 + 2·ln(1 + max(0, n − 5)) + 10·s."""
-    odds = log_odds(CALIBRATION, np.array([0, 5, 6, 12]), np.array([0.0, 0.1, 0.2, 0.0]))
+    """logit p = −5 + 2·ln(1 + max(0, n − 4)) + 10·s."""
+    odds = log_odds(CALIBRATION, np.array([0, 4, 5, 11]), np.array([0.0, 0.1, 0.2, 0.0]))
     np.testing.assert_allclose(odds, [-5, -4, -3 + 2 * math.log(2), -5 + 2 * math.log(8)])
     np.testing.assert_allclose(probability(odds), [1 / (1 + math.exp(-o)) for o in odds], rtol=1e-6)
 
 
 def test_inliers_count_for_less_where_colours_differ():
-    """ln(1 + n − 5) times 0.3 + 0.7 a: for 45 inliers that agree by 2/7 a half, that of 5 + √41 − 1 which agree."""
-    evidence = Evidence(45, 60, np.eye(3), None, None, np.zeros((45, 2)), np.zeros((45, 2)), agreement=2 / 7)
-    assert support(evidence) == pytest.approx(4 + math.sqrt(41))
-    assert support(replace(evidence, agreement=1.0)) == 45
-    assert support(replace(evidence, agreement=0.0)) == pytest.approx(4 + 41**0.3)
+    """ln(1 + n − 4) times 0.3 + 0.7 a: for 44 inliers that agree by 2/7 a half, that of 4 + √41 − 1 which agree."""
+    evidence = Evidence(44, 60, np.eye(3), None, None, np.zeros((44, 2)), np.zeros((44, 2)), agreement=2 / 7)
+    assert support(evidence) == pytest.approx(3 + math.sqrt(41))
+    assert support(replace(evidence, agreement=1.0)) == 44
+    assert support(replace(evidence, agreement=0.0)) == pytest.approx(3 + 41**0.3)
     assert support(replace(evidence, inliers=4, agreement=0.5)) == 4
-    odds = log_odds(CALIBRATION, np.array([support(evidence), 45.0]), np.zeros(2))
+    odds = log_odds(CALIBRATION, np.array([support(evidence), 44.0]), np.zeros(2))
     assert (odds[0] + 5) / (odds[1] + 5) == pytest.approx(0.5)
 
 
@@ -122,7 +122,7 @@ def test_the_ranking_is_by_probability_then_id_and_accepts_nothing_unverified():
     # 3 and 8 are equal; 2 and 5 are more similar than any match, but nothing shows why; 9 has too little of both.
     assert ranking.ids.tolist() == [3, 8, 2, 5, 9] and ranking.accepted == 2
     assert (
-        ranking.scores[0] == ranking.scores[1] == pytest.approx(1 / (1 + math.exp(5 - 2 * math.log(46) - 1)), rel=1e-6)
+        ranking.scores[0] == ranking.scores[1] == pytest.approx(1 / (1 + math.exp(5 - 2 * math.log(47) - 1)), rel=1e-6)
     )
     assert ranking.scores[2] < CALIBRATION.accept and ranking.threshold == CALIBRATION.accept and ranking.calibrated
     assert calibrated_ranking(CALIBRATION, ids, inliers, similarity, {}, 3).ids.tolist() == [3, 8, 2]

@@ -135,7 +135,7 @@ class ExpansionStage(Stage):
 class Calibration(Stage):
     """The probability of a true match as a logistic function, fitted by benchmarks/calibrate.py on the sets it names.
 
-    logit p = intercept + inliers · (0.3 + 0.7 a) · ln(1 + max(0, n − 5)) + similarity · s, for n inliers, agreement a
+    logit p = intercept + inliers · (0.3 + 0.7 a) · ln(1 + max(0, n − 4)) + similarity · s, for n inliers, agreement a
     of colours, which is 1 where [local] keeps none, and filter similarity s.
     accept: results at or above this probability are matches.
     """

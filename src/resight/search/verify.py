@@ -15,9 +15,9 @@ from resight.local.verification import verify
 from resight.recipes.recipe import Calibration, VerifyStage
 from resight.search.ranking import Evidence, Ranking
 
-# Inliers that say nothing: any four correspondences agree on some homography, and among hundreds of wrong ones a fifth
-# often does so too. Counting them would let chance outweigh the similarity of pictures that have no print to match.
-_CHANCE = 5
+# Inliers that say nothing, as any four correspondences agree on some homography. Counting them would let chance
+# outweigh the similarity of pictures that have no print to match.
+_CHANCE = 4
 # What is left of inliers' evidence where colours do not agree at all: a thing may be partly covered or relit.
 _COLOURLESS = 0.3
 # A further instance needs more than what is left of the first one's matches may give by chance, and a place of its own.
