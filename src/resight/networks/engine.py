@@ -120,7 +120,9 @@ class CudaEngine:
         return self._run(torch.from_numpy(pictures))
 
     def each(self, pictures: Iterable[NDArray[np.uint8]]) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
-        """As ``Engine``'s. A batch is computed, on a stream of its own, while the caller is busy with the last."""
+        """As ``Engine``'s, but up to 2 · ``WINDOW`` pictures ahead: a batch is computed, on a stream of its own, while
+        the caller is busy with the last.
+        """
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         before: Iterator[tuple[int, tuple[Tensor, ...]]] = iter(())
         for places, batch in _batches(pictures, _CUDA_PIXELS):
