@@ -220,6 +220,7 @@ def ask_global(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int
         Cache(folder / "unused"),  # these stages build nothing
         descriptions=searcher.descriptions,
         codebook=snapshot.codebook,
+        words=searcher.words,
         max_side=recipe.image.max_side,
         oriented=recipe.local is not None and recipe.local.oriented,
     )

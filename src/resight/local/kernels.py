@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from resight.embedding.codebook import Codebook
 
+Words = int | NDArray[np.int64]
+"""How many words a descriptor has, or those it has, N×k (−1 for none), where they are known."""
+
 _PAIRS = 1 << 16  # inner products computed at a time, which bounds memory
 
 
@@ -35,16 +38,19 @@ class WordVectors:
         return len(self.words)
 
 
-def smk(descriptors: NDArray[np.float32], codebook: Codebook, assignments: int = 1) -> WordVectors:
+def smk(descriptors: NDArray[np.float32], codebook: Codebook, words: Words = 1) -> WordVectors:
     """SMK's representation of N×D descriptors: the direction of each residual, a row for each word of a descriptor."""
-    words, residuals = residuals_by_word(descriptors, codebook.assign(descriptors, assignments), codebook)
-    return unit(words, residuals)
+    return unit(*residuals_by_word(descriptors, assigned(descriptors, codebook, words), codebook))
 
 
-def asmk(descriptors: NDArray[np.float32], codebook: Codebook, assignments: int = 1) -> WordVectors:
+def asmk(descriptors: NDArray[np.float32], codebook: Codebook, words: Words = 1) -> WordVectors:
     """ASMK's representation of N×D descriptors: the direction of the sum of the residuals at each word."""
-    words, residuals = residuals_by_word(descriptors, codebook.assign(descriptors, assignments), codebook)
-    return unit(*sum_by_word(words, residuals))
+    return unit(*sum_by_word(*residuals_by_word(descriptors, assigned(descriptors, codebook, words), codebook)))
+
+
+def assigned(descriptors: NDArray[np.float32], codebook: Codebook, words: Words) -> NDArray[np.int64]:
+    """The N×k words of N×D descriptors."""
+    return codebook.assign(descriptors, words) if isinstance(words, int) else words
 
 
 def similarity(x: WordVectors, y: WordVectors, *, alpha: float = 3.0, threshold: float = 0.0) -> float:

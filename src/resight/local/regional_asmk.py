@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from resight.embedding.codebook import Codebook
 from resight.local.asmk import Encoding
-from resight.local.kernels import WordVectors, residuals_by_word, sum_by_word, unit
+from resight.local.kernels import Words, WordVectors, assigned, residuals_by_word, sum_by_word, unit
 
 
 def inside(xy: NDArray[np.float32], boxes: NDArray[np.float32]) -> list[NDArray[np.int64]]:
@@ -29,32 +29,33 @@ def inside(xy: NDArray[np.float32], boxes: NDArray[np.float32]) -> list[NDArray[
 
 
 def regional_asmk(
-    descriptors: NDArray[np.float32], regions: Sequence[NDArray[np.int64]], codebook: Codebook, assignments: int = 1
+    descriptors: NDArray[np.float32], regions: Sequence[NDArray[np.int64]], codebook: Codebook, words: Words = 1
 ) -> WordVectors:
     """R-ASMK's representation, which ``resight.local.kernels.similarity`` compares as it does ASMK's.
 
     descriptors: N×D. regions: rows of those that lie in each, as ``inside`` gives; a region without any adds nothing.
     """
-    return unit(*_summed(descriptors, regions, codebook, assignments))
+    return unit(*_summed(descriptors, regions, codebook, words))
 
 
 def encode_regional(
-    descriptors: NDArray[np.float32], regions: Sequence[NDArray[np.int64]], codebook: Codebook, assignments: int = 1
+    descriptors: NDArray[np.float32], regions: Sequence[NDArray[np.int64]], codebook: Codebook, words: Words = 1
 ) -> Encoding:
     """R-ASMK*'s representation, for the inverted file of ASMK*. D must be a multiple of 8; zero counts as positive."""
-    words, sums = _summed(descriptors, regions, codebook, assignments)
-    return Encoding(words, np.packbits(sums >= 0, axis=1))
+    distinct, sums = _summed(descriptors, regions, codebook, words)
+    return Encoding(distinct, np.packbits(sums >= 0, axis=1))
 
 
 def _summed(
-    descriptors: NDArray[np.float32], regions: Sequence[NDArray[np.int64]], codebook: Codebook, assignments: int
+    descriptors: NDArray[np.float32], regions: Sequence[NDArray[np.int64]], codebook: Codebook, words: Words
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    assigned = codebook.assign(descriptors, assignments)
-    words, sums = [np.empty(0, np.int32)], [np.empty((0, codebook.dimension), np.float32)]
+    known = assigned(descriptors, codebook, words)
+    by_region, sums = [np.empty(0, np.int32)], [np.empty((0, codebook.dimension), np.float32)]
     for rows in regions:
-        own, vlad = sum_by_word(*residuals_by_word(descriptors[rows], assigned[rows], codebook))
+        own, vlad = sum_by_word(*residuals_by_word(descriptors[rows], known[rows], codebook))
         length = np.linalg.norm(vlad)
-        words.append(own)
+        by_region.append(own)
         sums.append(vlad / length if length > 0 else vlad)
-    every, order = np.concatenate(words), np.argsort(np.concatenate(words), kind="stable")
+    every = np.concatenate(by_region)
+    order = np.argsort(every, kind="stable")
     return sum_by_word(every[order], np.concatenate(sums)[order])

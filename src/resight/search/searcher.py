@@ -213,6 +213,7 @@ class Searcher:
             regions=self._regions,
             descriptions=None if self.recipe.local is None else self.descriptions,
             codebook=self.snapshot.codebook,
+            words=self.words,
             max_side=self.recipe.image.max_side,
             oriented=self.recipe.local is not None and self.recipe.local.oriented,
             progress=self._progress,
@@ -223,6 +224,10 @@ class Searcher:
     def descriptions(self) -> Mapping[int, Description]:
         """The stored descriptions by image id, read when asked for."""
         return _Stored(self)
+
+    def words(self, image: int) -> NDArray[np.int32]:
+        """The stored words of the local features of an image, by its id."""
+        return self._word(int(self.snapshot.positions(np.array([image]))[0]))
 
     def _regions(self, levels: int) -> Regions:
         log = RegionLog(self._folder, levels, self._database.dimension)

@@ -54,7 +54,8 @@ class Source:
     """What stages may draw on.
 
     database: one row an image. cache: for what they build. regions: of all its images, of a grid with so many levels,
-        where there are any. descriptions: by image id, with local features, where there are any. codebook: their words.
+        where there are any. descriptions: by image id, with local features, where there are any. codebook: their
+        words. words: those of an image's features, by its id, where they are kept.
     max_side: in pixels, of the pictures that these are of. oriented: whether their keypoints have scales and
         orientations of their own. progress: told what is built.
     """
@@ -64,6 +65,7 @@ class Source:
     regions: Callable[[int], Regions] | None = None
     descriptions: Mapping[int, Description] | None = None
     codebook: Codebook | None = None
+    words: Callable[[int], NDArray[np.int32]] | None = None
     max_side: int = 1024
     oriented: bool = True
     progress: Callable[[Progress], None] = lambda state: None
@@ -232,7 +234,7 @@ def _kernel(stage: KernelStage, source: Source) -> tuple[Step, Database]:
         raise RecipeError(
             "[[rerank]] kernel matches in visual words: it needs a collection whose recipe has [codebook]"
         )
-    method = KernelReranker(stage, source.codebook, source.database, descriptions)
+    method = KernelReranker(stage, source.codebook, source.database, descriptions, source.words)
     return lambda asked, ranking: method.rerank(asked.examples, ranking), source.database
 
 
