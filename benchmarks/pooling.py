@@ -19,6 +19,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from common import header, table, write_json
+from resight.describe.global_descriptor import one_thread
 from resight.describe.head import Head, make_head
 from resight.describe.pooling import ChannelStatistics
 from resight.evaluation.study import POOLINGS
@@ -105,8 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--rounds", type=int, default=20, help="timed passes (default: 20)")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
+    with one_thread(), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.manual_seed(0)
         torch.save(create_network(NETWORK).state_dict(), folder / "weights.pth")

@@ -14,6 +14,7 @@ import safetensors.torch  # noqa: E402
 
 from resight.describe.describer import Describer  # noqa: E402
 from resight.describe.fit import fit_recipe  # noqa: E402
+from resight.describe.fit_local import place_local  # noqa: E402
 from resight.describe.local_features import load_local, load_network_features  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.images.read import read_image  # noqa: E402
@@ -168,3 +169,19 @@ def test_eight_bits_keep_a_unit_vector(seed, dimension):
     inside = np.abs(vectors) < 127 / 256
     np.testing.assert_allclose(restored[inside], vectors[inside], atol=0.5 / 256 + 1e-7)
     assert (np.sign(restored) * np.sign(vectors) >= 0).all()
+
+
+def test_a_pinned_revision_is_what_is_downloaded_and_a_file_takes_its_place(monkeypatch, tmp_path):
+    stage = load_recipe("how").local.model_copy(update={"revision": "v1"})
+
+    def download(network, *, layers, weights, revision):
+        raise RecipeError(f"{weights} {revision}")
+
+    monkeypatch.setattr("resight.networks.backbone.load_backbone", download)
+    with pytest.raises(RecipeError, match="None v1"):
+        load_network_features(stage)
+    (tmp_path / "w.pth").write_bytes(b"weights")
+    into = tmp_path / "into"
+    into.mkdir()
+    placed = place_local(stage, tmp_path / "w.pth", into, "how")
+    assert placed.weights and not placed.revision

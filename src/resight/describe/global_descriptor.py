@@ -332,7 +332,7 @@ class GlobalDescriber:
     ) -> dict[int, NDArray[np.floating]]:
         """By branch, the features of one picture of an image."""
         boxes: dict[object, NDArray[np.float32]] = dict(zip(network.feeding.proposals, views.boxes, strict=True))
-        with _one_thread():
+        with one_thread():
             return {
                 place: self._heads[place].features(
                     outputs[output],
@@ -401,7 +401,7 @@ class GlobalDescriber:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """PyTorch on one thread: pooling ends before several have met, who wait for each other while others want cores."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -250,9 +250,12 @@ class Collection:
     ) -> Description:
         if isinstance(query, int | np.integer):
             searcher = self._open_searcher()
-            position = int(searcher.snapshot.positions(np.array([query]))[0])
-            if position < 0:
-                raise QueryError(f"id:{query}: there is no image with this id; `resight export` lists the ids")
+            try:
+                position = searcher.position(int(query))
+            except KeyError:
+                raise QueryError(
+                    f"id:{query}: there is no image with this id; `resight export` lists the ids"
+                ) from None
             if box is None:
                 return searcher.stored(position)
             query = self.entry(query).origin

@@ -4,125 +4,117 @@ The functions of a search: which results join, and what is verified again. How f
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.describe.description import Description
-from resight.geometry.boxes import Box
-from resight.local.features import LocalFeatures
-from resight.recipes.recipe import Recipe, VerifyStage
+from resight.recipes.recipe import VerifyStage
 from resight.search.examples import DescribedExample
 from resight.search.local_expansion import OWN, ExpandedQuery, brought_back, confirmed, with_more_inliers
 from resight.search.ranking import Evidence
-from resight.store.store import Snapshot
+
+if TYPE_CHECKING:  # it imports this module
+    from resight.search.searcher import Searcher
 
 Verified = tuple[dict[int, Evidence], int]
 """The evidence of one example by position, and the comparisons it took."""
 
 
-class Searching(Protocol):
-    """What expansion asks of a ``Searcher``; see there."""
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a search knows after verification.
 
-    recipe: Recipe
-    snapshot: Snapshot
-
-    def stored(self, position: int) -> Description: ...
-
-    def local(self, position: int) -> LocalFeatures: ...
-
-    def similarities(
-        self, examples: Sequence[DescribedExample], assigned: Sequence[NDArray[np.int64]]
-    ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], int]: ...
-
-    def ordered(
-        self, examples: Sequence[DescribedExample], similarity: NDArray[np.float32]
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32], Mapping[int, Evidence]]: ...
-
-    def verify(
-        self,
-        query: Description,
-        assigned: NDArray[np.int64],
-        box: Box | None,
-        shortlist: NDArray[np.int64],
-        stage: VerifyStage,
-        expanded: ExpandedQuery | None = None,
-    ) -> Verified: ...
-
-
-def expand_features(
-    searcher: Searching,
-    examples: Sequence[DescribedExample],
-    assigned: Sequence[NDArray[np.int64]],
-    each: Sequence[NDArray[np.float32]],
-    verified: list[Verified],
-    shortlist: NDArray[np.int64],
-) -> tuple[list[Verified], list[NDArray[np.float32]]]:
-    """What verification finds when the wanted examples have been joined by features of their results.
-
-    assigned, each, verified: of each example its features' words, its similarity to each image, and what verification
-    found among the shortlist of positions. Returns the last two as they are then; the similarity stays the query's.
+    each: of each example its similarity to each image. verified: of each example, among the shortlist of positions.
     """
-    recipe, ids = searcher.recipe, searcher.snapshot.ids
-    if recipe.expansion is None or recipe.verify is None:
-        return verified, list(each)
-    for _ in range(recipe.expansion.rounds):
-        joined = [_joined(searcher, *parts) for parts in zip(examples, assigned, each, verified, strict=True)]
-        if all((query.source == OWN).all() for query in joined):
+
+    each: Sequence[NDArray[np.float32]]
+    verified: Sequence[Verified]
+    shortlist: NDArray[np.int64]
+
+
+def expand(
+    searcher: "Searcher", examples: Sequence[DescribedExample], assigned: Sequence[NDArray[np.int64]], found: Found
+) -> Found:
+    """What is found when the wanted examples have been joined by what their results show, as [expansion] says.
+
+    assigned: the words of each example's features.
+    """
+    expansion, stage = searcher.recipe.expansion, searcher.recipe.verify
+    if expansion is None or stage is None:
+        return found
+    again = _by_vectors if expansion.joins == "vectors" else _by_features
+    for _ in range(expansion.rounds):
+        after = again(searcher, examples, assigned, found, stage)
+        if after is None:
             break
-        asked = [
-            replace(example, description=replace(example.description, local=query.features))
-            for example, query in zip(examples, joined, strict=True)
-        ]
-        similarity, _, compared = searcher.similarities(asked, [query.words for query in joined])
-        shortlist = np.union1d(shortlist, np.lexsort((ids, -similarity))[: recipe.verify.shortlist])
-        again = [
-            searcher.verify(example.description, query.words, example.box, shortlist, recipe.verify, query)
-            for example, query in zip(asked, joined, strict=True)
-        ]
-        verified = [
-            (with_more_inliers(before, after), count + more + compared // len(examples))
-            for (before, count), (after, more) in zip(verified, again, strict=True)
-        ]
-    return verified, list(each)
+        found = after
+    return found
 
 
-def expand_vectors(
-    searcher: Searching,
+def _by_features(
+    searcher: "Searcher",
     examples: Sequence[DescribedExample],
     assigned: Sequence[NDArray[np.int64]],
-    each: Sequence[NDArray[np.float32]],
-    verified: list[Verified],
-    shortlist: NDArray[np.int64],
-) -> tuple[list[Verified], list[NDArray[np.float32]]]:
-    """As ``expand_features``, by global descriptors: the first results of the expanded query not yet verified.
+    found: Found,
+    stage: VerifyStage,
+) -> Found | None:
+    """A round of joining local features; None where none joins. The similarity stays the query's."""
+    parts = zip(examples, assigned, found.each, found.verified, strict=True)
+    joined = [_joined(searcher, *part) for part in parts]
+    if all((query.source == OWN).all() for query in joined):
+        return None
+    asked = [
+        replace(example, description=replace(example.description, local=query.features))
+        for example, query in zip(examples, joined, strict=True)
+    ]
+    similarity, _, compared = searcher.similarities(asked, [query.words for query in joined])
+    first = np.lexsort((searcher.snapshot.ids, -similarity))[: stage.shortlist]
+    shortlist = np.union1d(found.shortlist, first)
+    again = [
+        searcher.verify(example.description, query.words, example.box, shortlist, stage, query)
+        for example, query in zip(asked, joined, strict=True)
+    ]
+    verified = [
+        (with_more_inliers(before, after), count + more + compared // len(examples))
+        for (before, count), (after, more) in zip(found.verified, again, strict=True)
+    ]
+    return Found(found.each, verified, shortlist)
+
+
+def _by_vectors(
+    searcher: "Searcher",
+    examples: Sequence[DescribedExample],
+    assigned: Sequence[NDArray[np.int64]],
+    found: Found,
+    stage: VerifyStage,
+) -> Found | None:
+    """A round of joining global descriptors: the first results of the expanded query not yet verified.
 
     An image counts by its mean similarity to the query and to what joined it. That of their normalised mean would
     rise for all images alike, and the calibration is of the query's.
     """
-    recipe, verified, each = searcher.recipe, list(verified), list(each)
-    if recipe.expansion is None or recipe.verify is None:
-        return verified, each
-    for _ in range(recipe.expansion.rounds):
-        parts = zip(examples, each, verified, strict=True)
-        asked = [averaged(searcher, example, similarity, found) for example, similarity, (found, _) in parts]
-        if all(new is old for new, old in zip(asked, examples, strict=True)):
-            break
-        similarity, each, compared = searcher.similarities(asked, assigned)
-        order, _, _ = searcher.ordered(asked, similarity)
-        fresh = np.setdiff1d(order[: recipe.verify.shortlist], shortlist)
-        shortlist = np.union1d(shortlist, fresh)
-        for place, (example, words) in enumerate(zip(examples, assigned, strict=True)):
-            before, count = verified[place]
-            after, more = searcher.verify(example.description, words, example.box, fresh, recipe.verify)
-            verified[place] = before | after, count + more + compared // len(examples)
-    return verified, each
+    parts = zip(examples, found.each, found.verified, strict=True)
+    asked = [averaged(searcher, example, similarity, evidence) for example, similarity, (evidence, _) in parts]
+    if all(new is old for new, old in zip(asked, examples, strict=True)):
+        return None
+    similarity, each, compared = searcher.similarities(asked, assigned)
+    order, _, _ = searcher.ordered(asked, similarity)
+    fresh = np.setdiff1d(order[: stage.shortlist], found.shortlist)
+    again = [
+        searcher.verify(example.description, words, example.box, fresh, stage)
+        for example, words in zip(examples, assigned, strict=True)
+    ]
+    verified = [
+        (before | after, count + more + compared // len(examples))
+        for (before, count), (after, more) in zip(found.verified, again, strict=True)
+    ]
+    return Found(each, verified, np.union1d(found.shortlist, fresh))
 
 
 def averaged(
-    searcher: Searching, example: DescribedExample, similarity: NDArray[np.float32], evidence: Mapping[int, Evidence]
+    searcher: "Searcher", example: DescribedExample, similarity: NDArray[np.float32], evidence: Mapping[int, Evidence]
 ) -> DescribedExample:
     """A wanted example with the mean of its vector and its confirmed results'; itself where there is none.
 
@@ -141,7 +133,7 @@ def averaged(
 
 
 def _joined(
-    searcher: Searching,
+    searcher: "Searcher",
     example: DescribedExample,
     assigned: NDArray[np.int64],
     similarity: NDArray[np.float32],

@@ -24,7 +24,7 @@ from resight.search.examples import (
     joint_descriptor,
     mean_similarity,
 )
-from resight.search.expansion import Verified, expand_features, expand_vectors
+from resight.search.expansion import Found, Verified, expand
 from resight.search.filters import WordWeights, cosine_similarity, stored_vectors, word_similarity, word_weights
 from resight.search.local_expansion import ExpandedQuery
 from resight.search.ranking import Evidence, Ranking
@@ -134,8 +134,8 @@ class Searcher:
             for example, words in zip(examples, assigned, strict=True)
         ]
         if self.recipe.expansion is not None:
-            expand = expand_vectors if self.recipe.expansion.joins == "vectors" else expand_features
-            verified, each = expand(self, examples, assigned, each, verified, shortlist)
+            expanded = expand(self, examples, assigned, Found(each, verified, shortlist))
+            each, verified = list(expanded.each), list(expanded.verified)
             if len(examples) == 1:
                 similarity = each[0].copy()
         evidence, standing = best_evidence([found for found, _ in verified], each, weights)
@@ -227,7 +227,14 @@ class Searcher:
 
     def words(self, image: int) -> NDArray[np.int32]:
         """The stored words of the local features of an image, by its id."""
-        return self._word(int(self.snapshot.positions(np.array([image]))[0]))
+        return self._word(self.position(image))
+
+    def position(self, image: int) -> int:
+        """The position of an image in the snapshot, by its id. Raises KeyError where it is not there."""
+        position = int(self.snapshot.positions(np.array([image]))[0])
+        if position < 0:
+            raise KeyError(image)
+        return position
 
     def _regions(self, levels: int) -> Regions:
         log = RegionLog(self._folder, levels, self._database.dimension)
@@ -319,10 +326,7 @@ class _Stored(Mapping[int, Description]):
     searcher: Searcher
 
     def __getitem__(self, image: int) -> Description:
-        position = int(self.searcher.snapshot.positions(np.array([image]))[0])
-        if position < 0:
-            raise KeyError(image)
-        return self.searcher.stored(position)
+        return self.searcher.stored(self.searcher.position(image))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.searcher.snapshot.ids.tolist())
