@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.embedding.codebook import Codebook
+from resight.hashing.codes import differing, lanes
 from resight.local.asmk import Encoding, encode_assigned, selectivity
-from resight.local.word_filter import differing, lanes
 
 
 @dataclass(frozen=True, eq=False)

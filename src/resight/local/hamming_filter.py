@@ -18,8 +18,8 @@ from resight.artefact import load_artefact, save_artefact
 from resight.embedding.codebook import Codebook
 from resight.embedding.hamming import orthogonal
 from resight.errors import RecipeError
+from resight.hashing.codes import differing, lanes
 from resight.local.asmk import Encoding
-from resight.local.word_filter import differing, lanes
 
 KIND = "hamming-signer"
 _BLOCK = 65_536  # descriptors converted to float32 at a time

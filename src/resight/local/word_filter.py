@@ -46,17 +46,3 @@ class WordFilter(Protocol):
     def mass(self, codes: NDArray[Any]) -> NDArray[np.float64]:
         """m of P codes; (P,)."""
         ...
-
-
-def lanes(codes: NDArray[np.uint8]) -> NDArray[Any]:
-    """The same bits in 64-bit pieces, where they divide into such: an eighth of the work of comparing them."""
-    return codes.view(np.uint64) if codes.shape[1] % 8 == 0 else codes
-
-
-def differing(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int64]:
-    """The Hamming distances of P pairs of packed codes, as ``lanes`` gives them; (P,)."""
-    counts = np.bitwise_count(a ^ b)
-    bits: NDArray[np.int64] = counts[:, 0].astype(np.int64)
-    for lane in counts.T[1:]:  # twice as fast as a sum over so short an axis
-        bits += lane
-    return bits
