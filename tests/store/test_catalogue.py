@@ -6,7 +6,7 @@ import sqlite3
 import pytest
 
 from resight.errors import CollectionError
-from resight.store.catalogue import FILE, Catalogue
+from resight.store.catalogue import FILE, FORMAT, Catalogue
 
 COUNT = "SELECT count(*) FROM failures"
 INSERT = "INSERT INTO failures VALUES (?, 'r', 0, 0)"
@@ -68,7 +68,7 @@ def test_a_reader_in_the_middle_of_a_long_list_holds_up_no_writer(folder):
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from resight.store.catalogue import Catalogue
+from resight.store.catalogue import FORMAT, Catalogue
 writer = Catalogue(Path(sys.argv[1]), write=True)
 writer._db.execute("PRAGMA cache_size = 5")  # so that half of the transaction is in the file before it is committed
 with writer.transaction() as db:
@@ -90,7 +90,7 @@ def test_a_crash_while_it_is_made_leaves_none_and_can_be_made_again(tmp_path):
     with pytest.raises(CollectionError, match="no collection here; make one with `resight index"):
         Catalogue(tmp_path, write=False)
     Catalogue.create(tmp_path, {})
-    assert Catalogue(tmp_path, write=True).get("format") == 1
+    assert Catalogue(tmp_path, write=True).get("format") == FORMAT
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 
@@ -105,7 +105,7 @@ def test_another_format_is_refused(folder):
     db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
     db.commit()
     db.close()
-    with pytest.raises(CollectionError, match="has format 99, this resight reads 1; index it anew"):
+    with pytest.raises(CollectionError, match="has format 99, this resight reads 2; index it anew"):
         Catalogue(folder, write=False)
 
 

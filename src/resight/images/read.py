@@ -3,9 +3,7 @@
 import hashlib
 import io
 import stat
-import struct
 import threading
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -26,28 +24,14 @@ from PIL.ImageFile import ImageFile
 
 from resight.errors import ImageError
 from resight.images.archives import read_member, split_member
+from resight.images.damage import DECODER_ERRORS
 from resight.images.image import Image
 from resight.images.limits import Limits
+from resight.images.metadata import exif_facts
 from resight.images.samples import to_plain, to_srgb
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "AVIF")  # and HEIF, where pillow-heif is installed
 """The allow-list: no other decoder is ever handed a byte."""
-
-_DECODER_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    OverflowError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-    PIL.Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise on damaged input. They validate late, hence TypeError and LookupError."""
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _UPRIGHT = {
@@ -72,14 +56,18 @@ def decode(data: bytes, origin: str, *, max_side: int | None = None, limits: Lim
     Raises: ImageError where the bytes are no picture of a known format, are damaged or truncated, or exceed
     the limits. A damaged EXIF block counts as absent.
     """
-    limits.check_bytes(len(data))
-    try:
-        with _open(data) as encoded:
-            limits.check_pixels(*encoded.size)
-            size = encoded.size
-            return _upright(encoded, origin, max_side, size, _draft(encoded, max_side))
-    except _DECODER_ERRORS as error:
-        raise ImageError(_reason(error)) from error
+    with _opened(data, limits) as encoded:
+        return _whole(encoded, origin, max_side)
+
+
+def decode_with_facts(
+    data: bytes, origin: str, *, max_side: int | None = None, limits: Limits = _DEFAULT
+) -> tuple[Image, dict[str, str | float]]:
+    """As ``decode``, and what the EXIF block says (``resight.images.metadata``)."""
+    with _opened(data, limits) as encoded:
+        # A PNG may have its EXIF block behind the pixels.
+        image = _whole(encoded, origin, max_side)
+        return image, exif_facts(encoded)
 
 
 def load(origin: str, *, limit: int = _DEFAULT.bytes) -> bytes:
@@ -131,7 +119,7 @@ def read_image(
         limits.check_pixels(*value.size)
         try:
             return _upright(value, getattr(value, "filename", "") or "<image>", max_side)
-        except _DECODER_ERRORS as error:
+        except DECODER_ERRORS as error:
             raise ImageError(_reason(error)) from error
     if isinstance(value, np.ndarray):
         if value.dtype != np.uint8 or (value.ndim != 2 and (value.ndim != 3 or value.shape[2] not in (3, 4))):
@@ -154,6 +142,23 @@ def thumbnail_jpeg(image: Image, side: int, quality: int = 80) -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(_shrunk(image, side).pixels).save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()
+
+
+@contextmanager
+def _opened(data: bytes, limits: Limits) -> Iterator[ImageFile]:
+    """The picture, checked against the limits; what its decoder raises inside becomes an ImageError."""
+    limits.check_bytes(len(data))
+    try:
+        with _open(data) as encoded:
+            limits.check_pixels(*encoded.size)
+            yield encoded
+    except DECODER_ERRORS as error:
+        raise ImageError(_reason(error)) from error
+
+
+def _whole(encoded: ImageFile, origin: str, max_side: int | None) -> Image:
+    size = encoded.size
+    return _upright(encoded, origin, max_side, size, _draft(encoded, max_side))
 
 
 def _open(data: bytes) -> ImageFile:
@@ -227,7 +232,7 @@ def _orientation(image: PIL.Image.Image) -> int:
     """EXIF orientation 1…8; 1 where there is none or its block is damaged. (TIFF has turned itself.)"""
     try:
         value = image.getexif().get(274, 1)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         return 1
     return value if isinstance(value, int) else 1
 
