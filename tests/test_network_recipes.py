@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
 
-from resight.cli.evaluate import tune  # noqa: E402
+from resight.cli.evaluate import learn_fusion, learn_whitening  # noqa: E402
 from resight.describe.describer import Describer  # noqa: E402
 from resight.describe.fit import fit_recipe  # noqa: E402
 from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
@@ -78,9 +78,12 @@ SIBLINGS = {
 
 
 def test_no_recipe_is_left_out():
-    """Recipes that re-rank describe as gem-densenet169 does: search/rerank/test_recipes.py."""
+    """Recipes that re-rank describe as gem-densenet169 does: search/rerank/test_recipes.py. Those that hash:
+    test_hash_recipes.py.
+    """
     recipes = {name: load_recipe(name) for name in recipe_names()}
-    assert set(SIBLINGS) == {name for name, recipe in recipes.items() if recipe.global_ and not recipe.rerank}
+    others = {name for name, recipe in recipes.items() if recipe.global_ and not (recipe.rerank or recipe.hash)}
+    assert set(SIBLINGS) == others
 
 
 @pytest.fixture(scope="module", params=SIBLINGS)
@@ -183,7 +186,7 @@ def test_a_cuda_device_gives_what_the_cpu_does(fitted, photos, monkeypatch):
 @pytest.mark.parametrize("fitted", ["gem-densenet169"], indirect=True)
 def test_a_whitening_is_learned_from_the_matches_of_a_labelled_set(fitted, photos, tmp_path, capsys):
     label(photos)
-    tune(str(fitted), photos, tmp_path / "tuned", whitening=True, ridge=0.1, quiet=True)
+    learn_whitening(str(fitted), photos, tmp_path / "tuned", ridge=0.1, quiet=True)
     said = capsys.readouterr().out
     after = float(re.search(r"(\d+\.\d) after", said)[1])
     assert "8 matching pairs of views" in said
@@ -191,7 +194,7 @@ def test_a_whitening_is_learned_from_the_matches_of_a_labelled_set(fitted, photo
     assert round(100 * report.figures.mean_average_precision, 1) == after
     assert "matching pairs of views" in str(report.protocol.fitted_on)
     with pytest.raises(RecipeError, match="not an empty folder"):
-        tune(str(fitted), photos, tmp_path / "tuned", whitening=True, ridge=0.1, quiet=True)
+        learn_whitening(str(fitted), photos, tmp_path / "tuned", ridge=0.1, quiet=True)
 
 
 def label(photos):
@@ -205,7 +208,7 @@ def label(photos):
 @pytest.mark.parametrize("fitted", ["multilayer-cnn"], indirect=True)
 def test_a_fusion_is_tuned_on_a_labelled_set(fitted, photos, tmp_path, capsys):
     label(photos)
-    tune(str(fitted), photos, tmp_path / "tuned", workers=1, quiet=True)
+    learn_fusion(str(fitted), photos, tmp_path / "tuned", workers=1, quiet=True)
     said = capsys.readouterr().out
     before, after = (float(x) for x in re.findall(r"(\d+\.\d) (?:before|after)", said))
     report = evaluate(photos, tmp_path / "tuned", workers=1)

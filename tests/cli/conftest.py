@@ -35,6 +35,7 @@ EVIDENCE = Evidence(
     query_xy=np.zeros((5, 2), np.float32),
     result_xy=np.tile(np.float32([10, 20]), (5, 1)),
 )
+INDEX = {"choice": {"kind": "SQ8", "depth": 5, "effort": 1}, "images": 20_000, "trained_on": 20_000, "bytes": 1_300_000}
 FOUND = Ranking(np.array([3, 1, 2]), np.float32([0.98, 0.75, 0.1]), (EVIDENCE, EVIDENCE, None), 0.5, True)
 NOTHING = Ranking(np.array([1, 2]), np.float32([0.2, 0.1]), (None, None), 0.5, True)
 
@@ -71,6 +72,7 @@ class Info:
     bytes_on_disk: int = 4_200_000
     bytes_per_image: float = 1400.0
     codebook: dict | None = None
+    index: dict | None = None
     advice: str | None = "refit"
 
 
@@ -83,6 +85,7 @@ class FakeCollection:
     report: AddReport | BaseException = AddReport()
     problems: ClassVar[list[str]] = []
     removed = 1
+    behind = None
     origins: ClassVar[dict[int, str]] = {
         1: "/photos/one.jpg",
         2: "/photos/two, too.jpg",
@@ -129,8 +132,9 @@ class FakeCollection:
         self.calls.append(("remove", list(selectors), missing))
         return self.removed
 
-    def search_timed(self, query, *, box=None, top=None):
+    def search_timed(self, query, *, box=None, top=None, where=None, exact=False):
         self.calls.append(("search", query, box, top))
+        self.calls.append(("scope", where, exact))
         answer = self.answers.get(query if isinstance(query, int | str) else query.origin)
         if answer is None:
             raise QueryError("no such query")
@@ -145,7 +149,7 @@ class FakeCollection:
         return iter([SimpleNamespace(origin="/photos/bad\n.jpg", reason="truncated")])
 
     def info(self):
-        return Info(self.path, self.recipe.name, codebook={"words": 4096, "fitted_on": "these"})
+        return Info(self.path, self.recipe.name, codebook={"words": 4096, "fitted_on": "these"}, index=INDEX)
 
     def verify(self, *, progress=None):
         return self.problems

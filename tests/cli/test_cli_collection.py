@@ -110,7 +110,15 @@ def test_remove_needs_to_be_told_what_and_says_when_nothing_matched(resight, fak
 
 def test_info(resight):
     text = resight("info", "c").stdout
-    for fact in ("rootsift-asmk", "f00d", "4.2 MB", "1.4 kB an image", "4,096 words", "refit"):
+    for fact in (
+        "rootsift-asmk",
+        "f00d",
+        "4.2 MB",
+        "1.4 kB an image",
+        "4,096 words",
+        "SQ8, of 20,000 images, 1.3 MB",
+        "refit",
+    ):
         assert fact in text
     facts = json.loads(resight("info", "c", "--json").stdout)
     assert facts["images"] == 3 and facts["recipe"] == "rootsift-asmk" and facts["codebook"]["words"] == 4096

@@ -15,6 +15,7 @@ from resight.cli.queries import parse_box
 from resight.cli.search import NEAR
 from resight.errors import ImageError, QueryError
 from resight.search.ranking import Ranking
+from resight.store.where import All, Between, Equals
 
 
 def asked(fake):
@@ -30,6 +31,16 @@ def test_the_table_shows_accepted_results_and_escapes_names(resight):
     assert first.split() == ["1", "id:3", "0.980", "yes", "5", "10,20,210,120", "/photos/th\\tree.jpg"]
     assert second.split() == ["2", "id:1", "0.750", "yes", "5", "10,20,210,120", "/photos/one.jpg"]
     assert first.index("/photos") == second.index("/photos") == columns.index("path")
+
+
+def test_conditions_are_joined_and_given_on(resight, fake):
+    given = ("--where", "year >= 1900", "--where", 'place = "Saint-Denis"', "--exact")
+    assert resight("search", "c", "a.jpg", *given).exit_code == 0
+    assert resight("search", "c", "a.jpg").exit_code == 0
+    scopes = [call[1:] for call in fake.calls if call[0] == "scope"]
+    assert scopes == [(All((Between("year", low=1900), Equals("place", "Saint-Denis"))), True), (None, False)]
+    result = resight("search", "c", "a.jpg", "--where", "year >>")
+    assert result.exit_code == 2 and "condition 'year >>'" in result.stderr
 
 
 def test_all_adds_the_tail(resight):

@@ -91,7 +91,7 @@ def examples(fake, monkeypatch):
     """The fake collection answers queries of several examples as it does their first; gives what was asked."""
     asked = []
 
-    def search_examples_timed(self, examples, *, top=None):
+    def search_examples_timed(self, examples, *, top=None, where=None, exact=False):
         asked.append(([(e.image, e.box, e.weight) for e in examples], top))
         ranking, timing = self.search_timed(examples[0].image, top=top)
         evidence = tuple(None if e is None else replace(e, example=i) for i, e in enumerate(ranking.evidence))

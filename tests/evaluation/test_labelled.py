@@ -154,7 +154,8 @@ def test_the_folder_form(tmp_path):
         "dog/2.jpg": {"dog/1.jpg", "dog/3.jpg"},
         "dog/3.jpg": {"dog/1.jpg", "dog/2.jpg"},
     }
-    assert set(labelled.database) == {*answers, "owl/1.jpg", "_distractors/far/1.jpg"}
+    assert set(labelled.own) == {*answers, "owl/1.jpg"}
+    assert labelled.database == (*labelled.own, "_distractors/far/1.jpg")
     assert labelled.leave_one_out
     assert labelled.distractors == 1
     assert labelled.groups["owl/1.jpg"] == "owl"

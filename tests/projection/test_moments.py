@@ -37,6 +37,27 @@ def test_covariance_of_a_stream(sizes, offset):
     np.testing.assert_allclose(moments.total_variance, np.trace(np.cov(x.T)), atol=1e-7)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=5), st.floats(0, 1e6))
+def test_moments_of_parts_merge_to_those_of_all(sizes, offset):
+    x = np.random.default_rng(sum(sizes)).normal(size=(sum(sizes) + 2, 4)) * [1, 2, 3, 4] + offset
+    merged = RunningCovariance()
+    for part in np.split(x, np.cumsum(sizes)):
+        own = stream(RunningCovariance(), part, 2)
+        merged.merge(own)
+        assert own.n == len(part)  # and stays as it is
+    assert merged.n == len(x)
+    np.testing.assert_allclose(merged.mean, x.mean(axis=0), atol=1e-8)
+    np.testing.assert_allclose(merged.covariance, np.cov(x.T), atol=1e-6)
+    merged.update(x)  # a merged one goes on
+    np.testing.assert_allclose(merged.covariance, np.cov(np.vstack([x, x]).T), atol=1e-6)
+
+
+def test_moments_of_other_vectors_do_not_merge(spectrum):
+    with pytest.raises(ValueError, match="vectors of 4 entries cannot join others of 30"):
+        stream(RunningCovariance(), spectrum).merge(stream(RunningCovariance(), spectrum[:, :4]))
+
+
 def test_second_moment_about_any_centre(spectrum):
     centre = np.arange(30.0)
     expected = sum(np.outer(x - centre, x - centre) for x in spectrum) / 400

@@ -1,13 +1,18 @@
 """Collections of made-up descriptions, for tests of what becomes of them on disk."""
 
+import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
 import pytest
+from qdrant_client import QdrantClient, models
 
 from resight.describe.description import Description
 from resight.describe.local_features import load_local
@@ -122,3 +127,103 @@ def reader_of() -> Callable[[Path, int], psutil.Process | None]:
         return None
 
     return find
+
+
+class QdrantServer:
+    """Qdrant's REST interface over the embedded Qdrant of its own client; or, by ``mode``, a server with a trouble.
+
+    mode: "well", "mute", "closing", "nonsense", or the status of all its answers. asked: method, path, token and body
+    of each request. token: what it asks for, if anything. metadata: False for a server that does not know of any.
+    """
+
+    def __init__(self) -> None:
+        self.client = QdrantClient(":memory:")
+        self.mode: str | int = "well"
+        self.token: str | None = None
+        self.metadata = True
+        self.asked: list[tuple[str, str, str | None, dict]] = []
+        self.lock, self.over = threading.Lock(), threading.Event()
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self.url = f"http://127.0.0.1:{self.http.server_port}"
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+    def close(self) -> None:
+        self.over.set()
+        self.http.shutdown()
+        self.http.server_close()
+
+    def result(self, method: str, name: str, what: str, body: dict) -> object:
+        """What the embedded Qdrant says to a request of ``/collections/name/what``."""
+        client = self.client
+        match method, what:
+            case "GET", "exists":
+                return {"exists": client.collection_exists(name)}
+            case "GET", "":
+                return client.get_collection(name).model_dump(mode="json")
+            case "PUT", "":
+                vectors = models.VectorParams.model_validate(body["vectors"])
+                metadata = body["metadata"] if self.metadata else None
+                return client.create_collection(name, vectors_config=vectors, metadata=metadata)
+            case "PATCH", "":
+                return client.update_collection(name, metadata=body["metadata"])
+            case "DELETE", "":
+                return client.delete_collection(name)
+            case "POST", "points/count":
+                return client.count(name, exact=body["exact"]).model_dump()
+            case "PUT", "points":
+                return client.upsert(name, models.Batch.model_validate(body["batch"])).model_dump(mode="json")
+            case "POST", "points/delete":
+                return client.delete(name, models.PointIdsList.model_validate(body)).model_dump(mode="json")
+            case "POST", "points/query/batch":
+                searches = [models.QueryRequest.model_validate(search) for search in body["searches"]]
+                return [answer.model_dump(mode="json") for answer in client.query_batch_points(name, searches)]
+            case "POST", "points/scroll":
+                points, offset = client.scroll(
+                    name, limit=body["limit"], offset=body.get("offset"), with_payload=body["with_payload"]
+                )
+                return {"points": [point.model_dump(mode="json") for point in points], "next_page_offset": offset}
+        raise AssertionError(f"{method} {what} is not what resight asks")
+
+
+def _handler(server: QdrantServer) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            path = urlsplit(self.path).path
+            token = self.headers.get("api-key")
+            server.asked.append((self.command, path, token, json.loads(body or b"{}")))
+            if server.mode == "mute":
+                server.over.wait(20)
+            elif server.mode == "nonsense":
+                self._send(200, b"<html>It works!</html>")
+            elif isinstance(server.mode, int):
+                self._send(server.mode, json.dumps({"status": {"error": f"no, {token}"}}).encode())
+            elif server.mode == "well" and server.token != token:
+                self._send(403, b"Invalid api-key")
+            elif server.mode == "well":
+                _, _, name, *what = path.split("/")
+                with server.lock:
+                    result = server.result(self.command, name, "/".join(what), json.loads(body or b"{}"))
+                self._send(200, json.dumps({"result": result, "status": "ok", "time": 0.0}).encode())
+            self.close_connection = True
+
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = _answer
+
+        def _send(self, status: int, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    return Handler
+
+
+@pytest.fixture
+def qdrant_server():
+    server = QdrantServer()
+    yield server
+    server.close()

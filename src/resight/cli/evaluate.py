@@ -1,4 +1,4 @@
-"""The verbs that need a labelled set: evaluate, tune."""
+"""The verbs that need a labelled set: evaluate, learn-fusion, learn-whitening."""
 
 from pathlib import Path
 from typing import Annotated
@@ -58,31 +58,39 @@ def evaluate(
     output.line(report.to_json() if json else report.table())
 
 
-def tune(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name or folder of the recipe.")],
-    labelled: Annotated[Path, typer.Argument(metavar="SET", help="As for `evaluate`; not the set to test on.")],
-    into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where the tuned recipe is written.")],
-    whitening: Annotated[
-        bool, typer.Option("--whitening", help="Learn the whitening from its matching pairs.")
-    ] = False,
-    ridge: Annotated[float, typer.Option(min=0, help="Of the whitening: for fewer pairs than dimensions.")] = 0.1,
-    workers: Workers = None,
-    quiet: Quiet = False,
-) -> None:
-    """Learn on a labelled set the weights of a recipe's branches, or a whitening, and write a recipe that has them."""
+Tuned = Annotated[str, typer.Argument(metavar="RECIPE", help="Name or folder of the recipe.")]
+LearnedOn = Annotated[Path, typer.Argument(metavar="SET", help="As for `evaluate`; not the set to test on.")]
+Into = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where the new recipe is written.")]
+
+
+def learn_fusion(recipe: Tuned, labelled: LearnedOn, into: Into, workers: Workers = None, quiet: Quiet = False) -> None:
+    """Learn on a labelled set the weights of a recipe's branches, and write a recipe that has them."""
     from resight.evaluation import load_labelled
-    from resight.evaluation.tuning import learn_whitening, tune_fusion, write_tuned, write_whitened
+    from resight.evaluation.tuning import tune_fusion, write_tuned
     from resight.recipes import load_recipe
 
-    if whitening:
-        with Reporter(quiet) as reporter:
-            learned = learn_whitening(load_labelled(labelled), load_recipe(recipe), ridge=ridge, report=reporter.report)
-        write_whitened(recipe, learned.whitening, into)
-        before, after = 100 * learned.before, 100 * learned.after
-        output.line(f"{learned.whitening.fitted_on}: mAP {before:.1f} before, {after:.1f} after: {into}")
-        return
     with Reporter(quiet) as reporter:
         found = tune_fusion(load_labelled(labelled), load_recipe(recipe), workers=workers, progress=reporter)
     write_tuned(recipe, found.weights, into)
     weights = ", ".join(f"{weight:g}" for weight in found.weights)
     output.line(f"weights {weights}: mAP {100 * found.before:.1f} before, {100 * found.after:.1f} after: {into}")
+
+
+def learn_whitening(
+    recipe: Tuned,
+    labelled: LearnedOn,
+    into: Into,
+    ridge: Annotated[float, typer.Option(min=0, help="For fewer pairs than dimensions.")] = 0.1,
+    quiet: Quiet = False,
+) -> None:
+    """Learn a whitening from the matching pairs of a labelled set, and write a recipe that has it."""
+    from resight.evaluation import load_labelled, tuning
+    from resight.recipes import load_recipe
+
+    with Reporter(quiet) as reporter:
+        learned = tuning.learn_whitening(
+            load_labelled(labelled), load_recipe(recipe), ridge=ridge, report=reporter.report
+        )
+    tuning.write_whitened(recipe, learned.whitening, into)
+    before, after = 100 * learned.before, 100 * learned.after
+    output.line(f"{learned.whitening.fitted_on}: mAP {before:.1f} before, {after:.1f} after: {into}")

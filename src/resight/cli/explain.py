@@ -45,7 +45,7 @@ def explain(
         asked = selector(query) if query.startswith("id:") else query
         found = _result(opened, result)
         try:
-            ranking, timing = opened.search_timed(asked, box=part)
+            ranking, timing = opened.search_timed(asked, box=part, exact=True)
         except ImageError as error:
             raise QueryError(f"{query}: {error.reason}") from error
         if isinstance(asked, int) and asked != found:

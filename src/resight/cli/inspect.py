@@ -37,6 +37,9 @@ def info(collection: CollectionPath, json: Json = False) -> None:
     ]
     if book is not None:
         rows.append(("codebook", f"{book['words']:,} words, fitted on {book['fitted_on']}"))
+    if (index := facts.index) is not None:
+        size = output.size(index["bytes"])
+        rows.append(("index", f"{index['choice']['kind']}, of {index['images']:,} images, {size} of memory"))
     if facts.advice:
         rows.append(("advice", facts.advice))
     output.columns([(name, output.printable(str(value))) for name, value in rows], left=[0])

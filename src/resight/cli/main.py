@@ -14,7 +14,24 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from resight.cli import evaluate, explain, index, inspect, networks, output, recipes, rerank, search, study, weights
+from resight.cli import (
+    engine,
+    evaluate,
+    explain,
+    hash,
+    index,
+    inspect,
+    networks,
+    output,
+    recipes,
+    rerank,
+    search,
+    serve,
+    study,
+    tune,
+    weights,
+)
+from resight.cli import metadata as metadata_verbs
 from resight.errors import ResightError
 
 
@@ -56,10 +73,16 @@ app.command("export")(inspect.export)
 app.command("rerank")(rerank.rerank)
 app.command("learn-rerank")(rerank.learn_rerank)
 app.command("refit")(index.refit)
+app.command("serve")(serve.serve)
 app.command("fit")(recipes.fit)
 app.command("evaluate")(evaluate.evaluate)
-app.command("tune")(evaluate.tune)
+app.command("learn-fusion")(evaluate.learn_fusion)
+app.command("learn-whitening")(evaluate.learn_whitening)
+app.command("tune")(tune.tune)
+app.command("engine")(engine.engine)
+app.add_typer(metadata_verbs.app, name="metadata")
 app.add_typer(study.app, name="study")
+app.add_typer(hash.app, name="hash")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(networks.app, name="networks")
 app.add_typer(weights.app, name="weights")

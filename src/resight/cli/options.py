@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from resight.recipes.recipe import Recipe
 
 CollectionPath = Annotated[Path, typer.Argument(metavar="COLLECTION", help="The collection's folder.")]
+CollectionPlace = Annotated[
+    str, typer.Argument(metavar="COLLECTION", help="The collection's folder; one in shards may be at an fsspec URL.")
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="HOST:PORT", help="A Ray cluster's address: with a collection in shards there."),
+]
 Photos = Annotated[
     list[str],
     typer.Argument(

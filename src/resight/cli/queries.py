@@ -18,7 +18,18 @@ if TYPE_CHECKING:
     from resight.search.collection import Collection
     from resight.search.drawing import Box
     from resight.search.ranking import Ranking
+    from resight.store.where import Where
 
+
+@dataclass(frozen=True)
+class Scope:
+    """Which images are searched, and whether all of them are compared: as ``Collection.search`` takes both."""
+
+    where: "Where | None" = None
+    exact: bool = False
+
+
+_ALL = Scope()
 
 # What may follow an example's image: @x1,y1,x2,y2 and *weight. The image's own name may hold both signs.
 _TAIL = re.compile(r"(?:@(?P<box>[^@*]*))?(?:\*(?P<weight>[^@*]*))?")
@@ -115,6 +126,7 @@ def answers(
     *,
     pictures: bool,
     further: Sequence[AskedExample] = (),
+    scope: Scope = _ALL,
 ) -> Iterator[results.Outcome]:
     """Each query's result, lazily and in order; one that cannot be answered does not stop the others.
 
@@ -129,9 +141,13 @@ def answers(
             own = {query for query, _ in asked if isinstance(query, int)}
             if further:
                 examples = [Example(query, e.box, e.weight) for query, e in asked]
-                ranking, timing = collection.search_examples_timed(examples, top=top + len(own))
+                ranking, timing = collection.search_examples_timed(
+                    examples, top=top + len(own), where=scope.where, exact=scope.exact
+                )
             else:
-                ranking, timing = collection.search_timed(asked[0][0], box=box, top=top + len(own))
+                ranking, timing = collection.search_timed(
+                    asked[0][0], box=box, top=top + len(own), where=scope.where, exact=scope.exact
+                )
             for image_id in own:
                 ranking = without(ranking, image_id)
             first, *others = [

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resight.cli import output, results
-from resight.cli.options import CollectionPath, Quiet
-from resight.cli.queries import answers, expand, parse_box, parse_example
+from resight.cli.options import Cluster, CollectionPlace, Quiet
+from resight.cli.queries import Scope, answers, expand, parse_box, parse_example
 from resight.errors import QueryError
 
 if TYPE_CHECKING:
+    from resight.cluster.collection import ClusterCollection
     from resight.search.page import QueryResult
 
 NEAR = 10  # images below the matches that a page shows without --all
 
 
 def search(
-    collection: CollectionPath,
+    collection: CollectionPlace,
     query: Annotated[
         list[str],
         typer.Argument(
@@ -52,6 +53,18 @@ def search(
         int,
         typer.Option("--top", "-k", envvar="RESIGHT_TOP", min=1, metavar="K", help="At most K results a query."),
     ] = 50,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where",
+            metavar="CONDITION",
+            help="Only images of which this is true, such as 'year >= 1900' or 'camera_model has EOS'. Repeatable: all "
+            "of them; see `resight metadata keys`.",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare all images, also where `resight tune` has built an index.")
+    ] = False,
     everything: Annotated[bool, typer.Option("--all", help="Also show what is not accepted as a match.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object with all the evidence.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV with a heading.")] = False,
@@ -61,13 +74,22 @@ def search(
         Path | None,
         typer.Option("--html", metavar="OUT.html", help="Also write a page to look at, in one file."),
     ] = None,
+    cluster: Cluster = None,
+    partial: Annotated[
+        bool, typer.Option("--partial", help="With --cluster: shards that do not answer are not an error.")
+    ] = False,
+    patience: Annotated[
+        float, typer.Option("--patience", min=0.1, metavar="SECONDS", help="With --cluster: how long a shard may take.")
+    ] = 30.0,
     quiet: Quiet = False,
 ) -> None:
     """Find every other picture of the same thing, with evidence.
 
-    Exits with 0 if anything was found, 1 if nothing was for any query, 2 if a query or anything else failed.
+    Exits with 0 if anything was found, 1 if nothing was for any query, 2 if a query or anything else failed, also where
+    shards did not answer.
     """
     from resight.search.collection import Collection
+    from resight.store.where_text import parse_all
 
     if json + csv + (paths or null) > 1:
         raise QueryError("--json, --csv and --paths exclude each other: name one")
@@ -83,6 +105,7 @@ def search(
 
     kept: list[QueryResult] = []
     found = failed = False
+    shards = None if cluster is None else _joined(collection, cluster, patience)
 
     def remark(result: "QueryResult") -> None:
         if result.ranking.accepted == top and isfinite(result.ranking.threshold):
@@ -98,6 +121,9 @@ def search(
                 output.note(f"{outcome.query}: {outcome.reason}")
             else:
                 found |= outcome.ranking.accepted > 0
+                if shards is not None and shards.missing:
+                    failed |= not partial
+                    output.note(f"{outcome.query}: {shards.missing}")
                 if page is not None:
                     near = len(outcome.ranking) if everything else outcome.ranking.accepted + NEAR
                     kept.append(replace(outcome, ranking=outcome.ranking.top(near)))
@@ -105,8 +131,9 @@ def search(
                     remark(outcome)
             yield outcome
 
-    with Collection.open(collection) as opened:
-        outcomes = watched(answers(opened, texts, part, top, pictures=page is not None, further=further))
+    with Collection.open(collection) if shards is None else shards as opened:
+        scope = Scope(parse_all(where or ()), exact)
+        outcomes = watched(answers(opened, texts, part, top, pictures=page is not None, further=further, scope=scope))
         if json:
             results.json(opened, outcomes, everything)
         elif csv:
@@ -121,3 +148,9 @@ def search(
             write_results_page(page, opened, kept)
     if failed or not found:
         raise typer.Exit(2 if failed else 1)
+
+
+def _joined(collection: str, cluster: str, patience: float) -> "ClusterCollection":
+    from resight.cluster.collection import ClusterCollection
+
+    return ClusterCollection.join(collection, cluster=cluster, limit=patience)

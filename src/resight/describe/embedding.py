@@ -17,6 +17,7 @@ from resight.embedding.embedding import Embedding
 from resight.embedding.faemb import Faemb
 from resight.embedding.fisher import Fisher, Gmm
 from resight.embedding.fisher_layer import FisherLayer
+from resight.embedding.gmp import Gmp
 from resight.embedding.layers import LayerEmbedding
 from resight.embedding.learned_bof import LearnedBof
 from resight.embedding.masks import Mask, max_mask, sift_mask, sum_mask
@@ -34,6 +35,7 @@ from resight.recipes.embeddings import (
     BowStage,
     FaembStage,
     FisherStage,
+    GmpStage,
     LayerStage,
     TriangulationStage,
     VladStage,
@@ -42,13 +44,14 @@ from resight.recipes.embeddings import Embedding as Stage
 
 Features = NDArray[np.floating]
 
-_KINDS: dict[str, type[Bow | Vlad | BinaryVlad | Fisher | Triangulation | Faemb | LayerEmbedding]] = {
+_KINDS: dict[str, type[Bow | Vlad | BinaryVlad | Fisher | Triangulation | Faemb | Gmp | LayerEmbedding]] = {
     "bow": Bow,
     "vlad": Vlad,
     "binary-vlad": BinaryVlad,
     "fisher": Fisher,
     "t-embedding": Triangulation,
     "faemb": Faemb,
+    "gmp": Gmp,
     "netvlad": LayerEmbedding,
     "learned-bof": LayerEmbedding,
     "fisher-layer": LayerEmbedding,
@@ -86,22 +89,28 @@ class Embedder:
     def transform_sets(self, sets: Sequence[Features]) -> NDArray[np.float64]:
         """N sets of n_i×C features to N×K, ℓ2-normalised."""
         weights = [np.linalg.norm(features, axis=1) for features in sets] if self.weighted else None
-        return l2_normalise(self.embedding.transform_sets([self._reduced(features) for features in sets], weights))
+        return l2_normalise(self.embedding.transform_sets([self.reduced(features) for features in sets], weights))
 
     def memberships(self, features: Features) -> NDArray[np.float64]:
         """n×C features to n×W, how far each belongs to each visual word. Raises ValueError unless it is BoW."""
         if not isinstance(self.embedding, Bow):
             raise ValueError("only a bag of words has words")
-        found = self.embedding.memberships(self._reduced(features)).astype(np.float64)
+        found = self.embedding.memberships(self.reduced(features)).astype(np.float64)
         return found * np.linalg.norm(features, axis=1, keepdims=True) if self.weighted else found
 
-    def _reduced(self, features: Features) -> NDArray[np.float32]:
+    def reduced(self, features: Features) -> NDArray[np.float32]:
+        """n×C features to n×D float32 as the embedding takes them, ℓ2-normalised."""
         return reduced(features, self.reduction)
 
     @classmethod
     def load(cls, stage: Stage, learned: Path, reduction: Path | None, *, weighted: bool = False) -> Self:
         """Raises RecipeError, naming the file, where one is missing, damaged or something else."""
         embedding, facts = _KINDS[stage.kind].load(learned), read_meta(learned)
+        if isinstance(embedding, Gmp) and isinstance(stage, GmpStage) and embedding.ridge != stage.ridge:
+            raise RecipeError(
+                f"{learned}: was made for ridge = {embedding.ridge:g}, and the recipe says {stage.ridge:g}: change it "
+                "back, or leave `learned` and `reduction` out and fit the recipe again with `resight fit`"
+            )
         try:
             photos = PhotoSketch.from_json(facts["photos"]) if "photos" in facts else None
         except (KeyError, TypeError, ValueError) as error:
@@ -164,6 +173,8 @@ def learn_embedding(stage: Stage, sets: Sequence[NDArray[np.float32]], fitted_on
             return Faemb.fit(
                 features, centroids, seed=seed, fitted_on=fitted_on, aggregation=stage.aggregation, power=stage.power
             )
+        case GmpStage():
+            return Gmp.fit(features, ridge=stage.ridge, fitted_on=fitted_on)
         case LayerStage():
             return _start_layer(stage, features, fitted_on)
 

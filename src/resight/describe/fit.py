@@ -27,8 +27,8 @@ from resight.projection.projection import Projection
 from resight.recipes.attention import Attention, ClassToken, Saliency
 from resight.recipes.local_stages import LocalStage
 from resight.recipes.network_stages import GlobalStage
-from resight.recipes.recipe import CodebookStage, HammingStage, Recipe, load_recipe
-from resight.recipes.rerank_stages import MatchingStage, ModelStage, RerankStage
+from resight.recipes.recipe import CodebookStage, HammingStage, HashStage, Recipe, load_recipe
+from resight.recipes.rerank_stages import MatchingStage, ModelStage, PatchStage, RerankStage
 
 if TYPE_CHECKING:  # it imports torch, which a recipe without a network does not need
     from resight.describe.global_descriptor import GlobalDescriber
@@ -73,7 +73,12 @@ def fit_recipe(
     photos = _drawn(paths, sample, seed)
     fitted_on = f"{len(photos):,} photos of {', '.join(str(p) for p in paths)} (seed {seed})"
     into.mkdir(parents=True, exist_ok=True)
-    update: dict[str, GlobalStage | LocalStage | CodebookStage | HammingStage | tuple[RerankStage, ...]] = {}
+    update: dict[
+        str, GlobalStage | LocalStage | CodebookStage | HammingStage | HashStage | tuple[RerankStage, ...]
+    ] = {}
+    if base.hash is not None and base.hash.path:
+        # Not copied: it is of the descriptors from before the fit.
+        update["hash"] = base.hash.model_copy(update={"path": Path(base.hash.path).name})
     if base.rerank:
         update["rerank"] = tuple(_copy_model(s, into, place) for place, s in enumerate(base.rerank))
     if base.local is not None:
@@ -205,6 +210,8 @@ def _copy_attention(attention: Attention, into: Path, place: int) -> Attention:
 
 def _copy_model(stage: RerankStage, into: Path, place: int) -> RerankStage:
     """Copy what a stage of re-ranking learned, if it is one that learns; the stage that names the copy in ``into``."""
+    if isinstance(stage, PatchStage) and stage.hash:
+        return stage.model_copy(update={"hash": Path(stage.hash).name})  # as that of [hash]
     if not isinstance(stage, ModelStage | MatchingStage) or not stage.model:
         return stage
     from resight.networks.weights import check_sha256, file_sha256  # it imports torch

@@ -39,7 +39,7 @@ class LabelledSet:
     groups: image path → name of the object it shows, where that is known.
     revision: hash of the ground truth as it was read.
     selection: which queries were kept of that revision; "" for all.
-    distractors: how many database images were added to it.
+    distractors: how many database images, the last ones, were added to it.
     Raises GroundTruthError, naming the file and the entry, where an answer does not fit the database, no
     query has an answer, or an image is listed twice.
     """
@@ -83,6 +83,11 @@ class LabelledSet:
         """Whether the N-S score is defined: every query is one of four database images of its object."""
         database = frozenset(self.database)
         return all(q.path in database and len(q.positives) == 3 and not q.junk for q in self.queries)
+
+    @property
+    def own(self) -> tuple[str, ...]:
+        """The database images that are no distractors."""
+        return self.database[: len(self.database) - self.distractors]
 
     def locate(self, path: str) -> Path:
         """Absolute path of an image of the set, normalised as a collection's origins are: links are kept."""

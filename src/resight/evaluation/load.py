@@ -119,12 +119,8 @@ def _from_folders(root: Path) -> LabelledSet:
             )
         objects.setdefault(path.parts[0], []).append(path.as_posix())
         revision.update(f"{path.as_posix()}\0{source.bytes}\n".encode())
-    queries = [
-        Query(path, frozenset(paths) - {path})
-        for name, paths in objects.items()
-        if name != DISTRACTORS and len(paths) > 1
-        for path in paths
-    ]
+    distractors = objects.pop(DISTRACTORS, [])
+    queries = [Query(path, frozenset(paths) - {path}) for paths in objects.values() if len(paths) > 1 for path in paths]
     if not queries:
         raise GroundTruthError(
             f"{root}: no gt.json, and no sub-folder with two images of one object; make one or the other"
@@ -133,12 +129,12 @@ def _from_folders(root: Path) -> LabelledSet:
         name=root.name,
         file=root,
         root=root,
-        database=tuple(path for paths in objects.values() for path in paths),
+        database=(*(path for paths in objects.values() for path in paths), *distractors),
         queries=tuple(queries),
         protocol="leave one out; positives are the other images of the object's folder",
-        groups={path: name for name, paths in objects.items() if name != DISTRACTORS for path in paths},
+        groups={path: name for name, paths in objects.items() for path in paths},
         revision=revision.hexdigest(),
-        distractors=len(objects.get(DISTRACTORS, [])),
+        distractors=len(distractors),
     )
 
 

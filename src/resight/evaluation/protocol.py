@@ -147,7 +147,7 @@ def _is_stored(query: Query, ids: Mapping[str, int]) -> bool:
 def _ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]) -> "tuple[Ranking, Timing]":
     asked = ids[query.path] if _is_stored(query, ids) else labelled.locate(query.path)
     try:
-        return index.search_timed(asked, box=query.box)
+        return index.search_timed(asked, box=query.box, exact=True)
     except (ImageError, QueryError) as error:
         raise QueryError(f"query {query.path} of {labelled.name}: {error}") from error
 
@@ -194,7 +194,7 @@ def _fitted_on(learned: Mapping[str, Fitted], recipe: Recipe) -> dict[str, str]:
 
 
 def _fitted_share(learned: Mapping[str, Fitted], labelled: LabelledSet, index: "Collection") -> dict[str, float]:
-    own = {str(labelled.locate(path)) for path in labelled.database[: len(labelled.database) - labelled.distractors]}
+    own = {str(labelled.locate(path)) for path in labelled.own}
     digests = [digest for origin, digest in index.digests() if origin in own]
     sketches = {part: artefact.photos for part, artefact in learned.items()}
     shares = {part: photos.share_in(digests) for part, photos in sketches.items() if photos is not None}

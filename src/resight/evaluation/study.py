@@ -175,7 +175,7 @@ def _run(
             for each in projections.get(name, ()):
                 score = measure(labelled, cosines(each.transform(asked), each.transform(x)), rows)
                 results.append(Result(labelled.name, name, each.kind, each.dimension, score))
-        own = [path for path in labelled.database[: len(labelled.database) - labelled.distractors] if path in rows]
+        own = [path for path in labelled.own if path in rows]
         digests = [digest(load(str(labelled.locate(path)))) for path in own] if sketches else []
         shares = [sketch.share_in(digests) for sketch in sketches]
         facts[labelled.name] = {

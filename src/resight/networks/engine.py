@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from resight.cache import cache_folder
 from resight.errors import RecipeError
 from resight.networks.backbone import Backbone
 
@@ -362,9 +363,3 @@ def import_openvino() -> Any:
         # Its converter reports every use to a server; without this module it does not.
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     return importlib.import_module("openvino")
-
-
-def cache_folder() -> Path:
-    """Where converted networks are kept: RESIGHT_CACHE, or `resight` in the user's cache folder (XDG_CACHE_HOME)."""
-    own = os.environ.get("RESIGHT_CACHE")
-    return Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "resight"

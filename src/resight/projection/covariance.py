@@ -33,6 +33,21 @@ class RunningMean:
         self.n = total
         return rows
 
+    def merge(self, other: "RunningMean") -> NDArray[np.float64]:
+        """Add all that another has seen; returns (D,), whose outer product is what that adds to both scatters."""
+        if self.n and other.n and len(other.mean) != len(self.mean):
+            raise ValueError(f"vectors of {len(other.mean)} entries cannot join others of {len(self.mean)}")
+        before, total = self.n, self.n + other.n
+        if before == 0:
+            self.n, self.mean = other.n, other.mean.copy()
+            return np.zeros(len(self.mean))
+        if other.n == 0:
+            return np.zeros(len(self.mean))
+        shift = other.mean - self.mean
+        self.mean = self.mean + shift * (other.n / total)
+        self.n = total
+        return shift * float(np.sqrt(before * other.n / total))
+
 
 class RunningCovariance:
     """Mean and covariance of a stream of vectors in O(D²) memory, float64."""
@@ -50,6 +65,20 @@ class RunningCovariance:
             self._scatter = np.zeros((rows.shape[1], rows.shape[1]), order="F")
         # In place: a D×D temporary for each batch would be most of the time and of the memory.
         self._scatter = blas.dsyrk(1.0, rows.T, beta=1.0, c=self._scatter, lower=1, overwrite_c=1)
+
+    def merge(self, other: "RunningCovariance") -> None:
+        """Add all that another has seen, which stays as it is; ValueError for vectors of another length.
+
+        As if they had come in its stream, up to rounding (Chan, Golub & LeVeque 1983, Eq. 2.1).
+        """
+        if other.n == 0:
+            return
+        shift = self._running.merge(other._running)
+        if self._scatter.size == 0:
+            self._scatter = other._scatter.copy(order="F")
+            return
+        self._scatter += other._scatter
+        self._scatter = blas.dsyrk(1.0, shift[:, None], beta=1.0, c=self._scatter, lower=1, overwrite_c=1)
 
     @property
     def n(self) -> int:

@@ -73,6 +73,16 @@ class FaembStage(_Embedding):
     power: float = Field(default=0.5, gt=0, le=1)
 
 
+class GmpStage(_Embedding):
+    """Generalised max pooling (Murray & Perronnin 2014), by which frequent features count no more than rare ones.
+
+    ridge: the larger, the nearer it is to a sum. Of what it is made, SAH learns codes (`resight hash fit`).
+    """
+
+    kind: Literal["gmp"]
+    ridge: float = Field(default=1.0, gt=0)
+
+
 class LayerStage(_Embedding):
     """A trainable layer of so many words or components: NetVLAD, learned bag of features, Fisher layer.
 
@@ -85,6 +95,6 @@ class LayerStage(_Embedding):
 
 
 Embedding = Annotated[
-    BowStage | VladStage | BinaryVladStage | FisherStage | TriangulationStage | FaembStage | LayerStage,
+    BowStage | VladStage | BinaryVladStage | FisherStage | TriangulationStage | FaembStage | GmpStage | LayerStage,
     Field(discriminator="kind"),
 ]

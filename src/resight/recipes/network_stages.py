@@ -212,7 +212,7 @@ class GlobalStage(Branch):
     whiten: ``image`` the descriptor; ``regions`` each region before they are aggregated, as R-MAC does; ``layer``
         likewise, but regions as they are pooled, not ℓ2-normalised, as a fully connected layer takes them; ``none``.
     projection: what `resight fit` learns for it: PCA-whitening, with `ridge` times the mean variance added to every
-        one, or PCA alone. (`resight tune --whitening` learns one from matching pairs.)
+        one, or PCA alone. (`resight learn-whitening` learns one from matching pairs.)
     """
 
     also: tuple[dict[str, Any], ...] = ()

@@ -97,6 +97,38 @@ class HammingStage(Stage):
         return self
 
 
+class HashStage(Stage):
+    """Binary codes of the global descriptor, by whose distance images are ranked (survey §4.2.4).
+
+    method, bits, seed: of the hash function that is learned from the collection itself, where no path is given.
+    distance: hamming, or asymmetric, in which the query keeps its real values.
+    index: how the nearest of more than some ten thousand codes are found: a scan and multi-index hashing find the same,
+        an inverted file misses some; a multi-index is quick for long-lived searchers and codes with near neighbours.
+    path: what `resight hash fit` learned, relative to the recipe's folder. ssdh and siamese, which learn from labels,
+        deepbit, from photos turned, and sah, from local features, need one; until it is there, nothing is found.
+    """
+
+    method: Literal["lsh", "pca-sign", "itq", "dsth", "rbm", "autoencoder", "ssdh", "siamese", "deepbit", "sah"] = "itq"
+    bits: int = Field(default=256, ge=8, le=4096, multiple_of=8)
+    distance: Literal["hamming", "asymmetric"] = "hamming"
+    index: Literal["scan", "multi-index", "inverted"] = "scan"
+    seed: int = Field(default=0, ge=0)
+    path: str = ""
+
+    @property
+    def from_file(self) -> bool:
+        """Whether the method learns from more than a collection's vectors."""
+        return self.method in ("ssdh", "siamese", "deepbit", "sah")
+
+    @model_validator(mode="after")
+    def _file_is_named(self) -> Self:
+        if self.distance == "asymmetric" and self.index != "scan":
+            raise ValueError(f'distance = "asymmetric" is found by a scan, not by index = "{self.index}"')
+        if self.from_file and not self.path:
+            raise ValueError(f'method = "{self.method}" goes with path, of what `resight hash fit` learned')
+        return self
+
+
 class VerifyStage(Stage):
     """Spatial verification of the first `shortlist` results, by default by a homography (USAC/MAGSAC, seeded).
 
@@ -156,7 +188,7 @@ class Recipe(Stage):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
     title: str
     source: str
-    filter: Literal["asmk", "bow", "hamming", "global"]
+    filter: Literal["asmk", "bow", "hamming", "global", "hash"]
     image: ImageStage = Field(default_factory=ImageStage)
     local: LocalStage | None = None
     codebook: CodebookStage | None = None
@@ -164,6 +196,7 @@ class Recipe(Stage):
     bow: BowStage | None = None
     hamming: HammingStage | None = None
     global_: GlobalStage | None = Field(default=None, alias="global")
+    hash: HashStage | None = None
     rerank: tuple[RerankStage, ...] = ()
     verify: VerifyStage | None = None
     expansion: ExpansionStage | None = None
@@ -172,11 +205,13 @@ class Recipe(Stage):
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
         by_words = {"asmk": self.asmk, "bow": self.bow, "hamming": self.hamming}
-        if {**by_words, "global": self.global_}[self.filter] is None:
+        if {**by_words, "global": self.global_, "hash": self.hash}[self.filter] is None:
             raise ValueError(f'filter = "{self.filter}" needs the table [{self.filter}]')
         given = [name for name, stage in by_words.items() if stage is not None]
         if len(given) > 1:
             raise ValueError(f"a collection has one inverted file: choose one of the tables [{'], ['.join(given)}]")
+        if self.hash is not None and (self.filter != "hash" or self.global_ is None or self.global_.late):
+            raise ValueError('[hash] needs filter = "hash" and [global] with one vector an image, so no late fusion')
         needs_words = bool(given) or self.verify is not None
         if needs_words and (self.local is None or self.codebook is None):
             raise ValueError("[asmk], [bow], [hamming] and [verify] need the tables [local] and [codebook]")
@@ -208,6 +243,11 @@ class Recipe(Stage):
         return self.asmk or self.bow or self.hamming
 
     @property
+    def by_vector(self) -> bool:
+        """Whether the first ranking is by the global descriptor, or codes of it."""
+        return self.filter in ("global", "hash")
+
+    @property
     def region_levels(self) -> tuple[int, ...]:
         """Of the grids whose squares the tables of `rerank` compare."""
         return tuple(sorted({s.levels for s in self.rerank if isinstance(s, _ON_REGIONS)}))
@@ -220,16 +260,22 @@ class Recipe(Stage):
         return "term counts" if self.bow is not None else "asmk"
 
     @property
+    def codes(self) -> str:
+        """Which codes a collection keeps of the global descriptors; "" for none."""
+        return "" if self.hash is None else f" {self.hash.bits} bits by {self.hash.path or self.hash.method}"
+
+    @property
     def fingerprint(self) -> str:
         """sha256, in hex, of every stage and parameter; where weights and artefacts lie is left out, as they move."""
-        return hashlib.sha256(self.dump(set(type(self).model_fields)).encode()).hexdigest()
+        hashed = " codes of regions" if any(isinstance(s, PatchStage) and s.hash for s in self.rerank) else ""
+        return hashlib.sha256(f"{self.dump(set(type(self).model_fields))}{hashed}".encode()).hexdigest()
 
     def dump(self, stages: set[str]) -> str:
         """Some of the stages as JSON, without the places of weights and artefacts, which move."""
         branch: dict[str, Any] = {key: True for key in (*FILES, "revision") if key != "model"}
         branch |= {"scheme": {"model"}, "attention": {"weights"}}
         moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}}
-        moving |= {"codebook": {"path"}, "hamming": {"path"}, "local": {*LOCAL_FILES, "revision"}}
+        moving |= {"codebook": {"path"}, "hamming": {"path"}, "hash": {"path"}, "local": {*LOCAL_FILES, "revision"}}
         moving["rerank"] = {"__all__": set(RERANK_FILES)}
         return self.model_dump_json(include=stages, exclude=moving)
 
@@ -277,6 +323,7 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
         _place(table.get("rerank"), RERANK_FILES, folder)
         _place(table.get("codebook"), ("path",), folder)
         _place(table.get("hamming"), ("path",), folder)
+        _place(table.get("hash"), ("path",), folder)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:

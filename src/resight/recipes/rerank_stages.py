@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from resight.recipes.stage import Stage
 
 # Keys whose values are paths of files.
-RERANK_FILES = ("model",)
+RERANK_FILES = ("model", "hash")
 
 Depth = Annotated[int | None, Field(ge=1)]
 Levels = Annotated[int, Field(ge=1, le=5)]
@@ -221,12 +221,15 @@ class PatchStage(Stage):
 
     levels: of R-MAC's grid, whose squares a collection describes beside the whole image; a file of vectors brings
         regions of its own. weight: of the region against the whole image.
+    hash: a function that `resight hash fit` learned, relative to the recipe's folder: then codes of regions are
+        compared in place of their vectors, as in deep region hashing (Song et al. 2018).
     """
 
     method: Literal["patches"]
     levels: Levels = 2
     depth: Depth = 100
     weight: float = Field(default=1.0, ge=0, le=1)
+    hash: str = ""
 
 
 class FuzzyStage(Stage):

@@ -4,9 +4,9 @@ import csv
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -23,14 +23,25 @@ from resight.geometry.boxes import Box, check_box
 from resight.images.image import Image
 from resight.recipes.recipe import Recipe, load_recipe
 from resight.search.examples import DescribedExample, Example, check_wanted
+from resight.search.index_tuning import Tuned, Wanted
+from resight.search.index_tuning import tune as tune_index
 from resight.search.ranking import Ranking
 from resight.search.regions import describe_regions
 from resight.search.searcher import Searcher, Timing
-from resight.store import indexing
+from resight.store import engines, indexing, metadata
 from resight.store.catalogue import FILE, Entry, Failure
 from resight.store.check import problems
+from resight.store.engines import EngineState
+from resight.store.facts import Value
+from resight.store.hash_codes import hash_function, refresh_codes
+from resight.store.importing import ImportReport, import_sidecar
 from resight.store.indexing import AddReport, Progress
+from resight.store.matching import matching_ids
+from resight.store.metadata import Key
+from resight.store.qdrant_engine import Codes
 from resight.store.store import Store, writing
+from resight.store.vector_indexing import refresh_index
+from resight.store.where import Where
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -40,7 +51,11 @@ __all__ = ["AddReport", "Collection", "Entry", "Example", "Failure", "Info", "Pr
 
 @dataclass(frozen=True)
 class Info:
-    """Facts about a collection. pending: images that wait for the codebook; bytes_*: of its folder."""
+    """Facts about a collection.
+
+    pending: images that wait for the codebook. bytes_*: of its folder. index: over global descriptors: choice (kind,
+    depth, effort), images that it holds, images when it was trained, bytes; None where all are compared.
+    """
 
     path: str
     recipe: str
@@ -52,6 +67,7 @@ class Info:
     bytes_on_disk: int
     bytes_per_image: float
     codebook: dict[str, Any] | None
+    index: dict[str, Any] | None
     advice: str | None
 
 
@@ -62,6 +78,8 @@ class Collection:
         self._store = store
         self._describer = describer
         self._searcher: Searcher | None = None
+        self.behind: str | None = None
+        """What the last writing could not tell the collection's vector database, and what to do, in words."""
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -136,7 +154,7 @@ class Collection:
         self._searcher = None
         report = indexing.add(self._store, self._describer, paths, workers=workers, progress=progress)
         self._make_ready(progress)
-        return report
+        return replace(report, advice=" ".join(filter(None, (report.advice, self.behind))) or None)
 
     def remove(self, selectors: Iterable[int | str], *, missing: bool = False) -> int:
         """Forget images: by id, by origin, or all under a folder or archive; with `missing` all whose file is gone.
@@ -161,14 +179,19 @@ class Collection:
         *,
         box: Box | None = None,
         top: int | None = None,
+        where: Where | None = None,
+        exact: bool = False,
     ) -> Ranking:
         """The images most likely to show what the query, or the box in it, shows; best first, all of them by default.
 
         query: a path, a PIL image, an H×W×3 uint8 array, an Image, or the id of an image of the collection.
         box: (x1, y1, x2, y2) in pixels of the upright query. ``Ranking.accepted`` of the results are matches.
-        Raises ImageError for an unreadable query and QueryError for an unknown id or a box that leaves the image.
+        where: only images of which this is true. exact: compare all images, also where there is an index, which
+            finds no more than four times those that are verified, or 1000 where none is.
+        Raises ImageError for an unreadable query and QueryError for an unknown id, a box that leaves the image, or a
+        fact in `where` that no image has.
         """
-        return self.search_timed(query, box=box, top=top)[0]
+        return self.search_timed(query, box=box, top=top, where=where, exact=exact)[0]
 
     def search_timed(
         self,
@@ -176,32 +199,59 @@ class Collection:
         *,
         box: Box | None = None,
         top: int | None = None,
+        where: Where | None = None,
+        exact: bool = False,
     ) -> tuple[Ranking, Timing]:
         """As ``search``, and what it cost."""
-        searcher = self._open_searcher()
+        self._open_searcher()
         began = time.perf_counter()
         description = self._described(query, box)
         if box is not None:
             box = check_box(box, description.size, str(query))
-        return searcher.rank(description, box, top, time.perf_counter() - began)
+        described = time.perf_counter() - began
+        return self._ranked([DescribedExample(description, box)], top, where, exact, described)
 
-    def search_examples(self, examples: Sequence[Example], *, top: int | None = None) -> Ranking:
+    def search_examples(
+        self, examples: Sequence[Example], *, top: int | None = None, where: Where | None = None, exact: bool = False
+    ) -> Ranking:
         """The images most likely to show what any example of weight above 0 shows, and none of those below 0.
 
         ``resight.search.examples`` says how examples are joined. The evidence for an image is of the wanted example
         that it shows best (``Evidence.example``); one that an unwanted example has more inliers with is no match.
-        With one example the ranking is that of ``search``. Raises QueryError that names the example (the first is 1)
-        for an unreadable image, an unknown id or a box that leaves the image, and if none has a weight above 0.
+        With one example the ranking is that of ``search``, as are `where` and `exact`. Raises QueryError that names the
+        example (the first is 1) for an unreadable image, an unknown id or a box that leaves the image, and if none has
+        a weight above 0.
         """
-        return self.search_examples_timed(examples, top=top)[0]
+        return self.search_examples_timed(examples, top=top, where=where, exact=exact)[0]
 
-    def search_examples_timed(self, examples: Sequence[Example], *, top: int | None = None) -> tuple[Ranking, Timing]:
+    def search_examples_timed(
+        self, examples: Sequence[Example], *, top: int | None = None, where: Where | None = None, exact: bool = False
+    ) -> tuple[Ranking, Timing]:
         """As ``search_examples``, and what it cost."""
         check_wanted([example.weight for example in examples])
-        searcher = self._open_searcher()
+        self._open_searcher()
         began = time.perf_counter()
         described = [self._described_example(example, number) for number, example in enumerate(examples, 1)]
-        return searcher.rank_examples(described, top, time.perf_counter() - began)
+        return self._ranked(described, top, where, exact, time.perf_counter() - began)
+
+    def _ranked(
+        self,
+        examples: Sequence[DescribedExample],
+        top: int | None,
+        where: Where | None,
+        exact: bool,
+        described: float,
+    ) -> tuple[Ranking, Timing]:
+        began = time.perf_counter()
+        searcher = self._open_searcher()
+        if where is not None:
+            rows = searcher.snapshot.positions(matching_ids(self._store.catalogue, where))
+            searcher = searcher.among(rows[rows >= 0])
+        if not exact:
+            searcher = searcher.nearest(examples, top)
+        narrowed = time.perf_counter() - began
+        ranking, timing = searcher.rank_examples(examples, top, described)
+        return ranking, replace(timing, filter=timing.filter + narrowed)
 
     def _described_example(self, example: Example, number: int) -> DescribedExample:
         box = example.box
@@ -230,8 +280,74 @@ class Collection:
         searcher = self._open_searcher()
         return searcher.snapshot.ids, searcher.cosines(self._described(query, box))
 
+    def tune(
+        self,
+        wanted: Wanted,
+        *,
+        only: Sequence[str] = (),
+        seed: int = 0,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Tuned:
+        """Measure which index of global descriptors finds and costs what is wanted, and search with it from now on.
+
+        Raises as ``resight.search.index_tuning.tune``.
+        """
+        self._writable()
+        engines.check_free(self._store)
+        report = progress or (lambda _: None)
+        tuned = tune_index(self._store, wanted, only=only, seed=seed, report=report)
+        with writing(self._store.folder):
+            self._store.set_index(tuned.index, len(self))
+        self._searcher = None
+        return tuned
+
+    def drop_index(self) -> None:
+        """Compare all images from now on."""
+        self._writable()
+        engines.check_free(self._store)
+        with writing(self._store.folder):
+            self._store.set_index(None, 0)
+        self._searcher = None
+
+    def connect_engine(
+        self,
+        url: str,
+        name: str,
+        *,
+        codes: Codes = "none",
+        depth: int = 5,
+        insecure: bool = False,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> EngineState:
+        """Search through a vector database from now on, and fill it; see ``resight.store.engines.connect_engine``."""
+        self._writable()
+        self._searcher, report = None, progress or (lambda _: None)
+        with writing(self._store.folder):
+            return engines.connect_engine(self._store, url, name, report, codes=codes, depth=depth, insecure=insecure)
+
+    def sync_engine(self, *, progress: Callable[[Progress], None] | None = None) -> EngineState:
+        """Bring the vector database up to date; CollectionError where there is none or it does not answer."""
+        self._writable()
+        self._searcher = None
+        with writing(self._store.folder):
+            return engines.sync_engine(self._store, progress or (lambda _: None))
+
+    def engine_state(self) -> EngineState:
+        """How the vector database stands; CollectionError where there is none or it does not answer."""
+        return engines.engine_state(self._store)
+
+    def drop_engine(self, *, delete: bool = False) -> None:
+        """Search without the vector database from now on; with `delete` also delete there what is the collection's."""
+        self._writable()
+        with writing(self._store.folder):
+            engines.drop_engine(self._store, delete=delete)
+        self._searcher = None
+
     def _make_ready(self, progress: Callable[[Progress], None] | None) -> None:
-        """Build what [[rerank]] needs for the images there are now, so that no search waits for it."""
+        """Build what [hash], [[rerank]] and the index need for the images there are, so that no search waits for it."""
+        with writing(self._store.folder):
+            refresh_codes(self._store, progress or (lambda _: None))
+            self.behind = refresh_index(self._store, progress or (lambda _: None))
         if self.recipe.rerank and not self._store.pending():
             report = progress or (lambda _: None)
             searcher = Searcher(self._store, progress=report)
@@ -287,7 +403,7 @@ class Collection:
         )
 
     def learned(self) -> dict[str, Fitted]:
-        """The learned parts that its descriptions depend on: ``codebook``, ``whitening``, ``whitening 2`` and so on.
+        """The learned parts that its searches depend on: ``codebook``, ``hash``, ``whitening``, ``whitening 2``, ….
 
         And ``pooling``, ``embedding`` and ``reduction``, likewise numbered by the branches of the recipe.
         Raises CollectionError where the recipe's codebook is yet to be learned.
@@ -296,7 +412,30 @@ class Collection:
         codebook, network = self._open_searcher().snapshot.codebook, self._describer.network
         if codebook is not None:
             parts["codebook"] = codebook
+        if (function := hash_function(self._store)) is not None:
+            parts["hash"] = function
         return parts if network is None else parts | network.fitted
+
+    def metadata(self, image_id: int) -> dict[str, Value]:
+        """What is known of an image besides its pixels, by key; QueryError for an unknown id."""
+        return metadata.facts(self._store.catalogue, self.entry(image_id).id)
+
+    def set_metadata(self, facts: Mapping[int, Mapping[str, Value | None]]) -> None:
+        """Give images, by id, facts by key, all or none; they take the place of EXIF's, and None takes them back.
+
+        Raises QueryError for an unknown id, and ValueError for a key or value that cannot be.
+        """
+        self._writable()
+        metadata.set_facts(self._store.catalogue, facts)
+
+    def import_metadata(self, path: str | Path, *, key: str = "path", strict: bool = False) -> ImportReport:
+        """Give images the facts of a CSV or JSON file; see ``resight.store.importing.import_sidecar``."""
+        self._writable()
+        return import_sidecar(self._store.catalogue, path, key=key, strict=strict)
+
+    def metadata_keys(self) -> list[Key]:
+        """The keys of all images' metadata and what values they have, once for each kind of value."""
+        return metadata.summary(self._store.catalogue)
 
     def failures(self) -> Iterator[Failure]:
         """Files that could not be indexed, by name."""
@@ -322,6 +461,7 @@ class Collection:
             bytes_on_disk=on_disk,
             bytes_per_image=on_disk / max(1, len(self)),
             codebook=store.catalogue.get("codebook"),
+            index=store.catalogue.get("index"),
             advice=indexing.advice(store),
             **{name: int(store.catalogue.rows(sql)[0][0]) for name, sql in count.items()},
         )
@@ -375,17 +515,24 @@ class Collection:
         return len(ids)
 
     def refit(self, *, progress: Callable[[Progress], None] | None = None) -> str:
-        """Learn a new codebook from all images and encode them with it; what came of it, in words."""
+        """Learn a new codebook and hash function from all images and encode them; what came of it, in words."""
         self._writable()
         report = progress or (lambda _: None)
         self._searcher = None
+        learned = []
         with writing(self._store.folder):
-            indexing.learn_codebook(self._store, report)
-            indexing.finish_codebook(self._store, report)
-        facts = self._store.catalogue.get("codebook")
-        if facts is None:
-            raise CollectionError(f"{self._store.folder}: there are too few features to learn a codebook from")
-        return f"{facts['words']:,} visual words, learned from {facts['fitted_on']}"
+            if self._store.needs_codebook:
+                indexing.learn_codebook(self._store, report)
+                indexing.finish_codebook(self._store, report)
+            refresh_codes(self._store, report, again=True)
+        if (facts := self._store.catalogue.get("codebook")) is not None:
+            learned.append(f"{facts['words']:,} visual words, learned from {facts['fitted_on']}")
+        if (function := hash_function(self._store)) is not None:
+            learned.append(f"codes of {function.bits} bits by {function.kind}, learned from {function.fitted_on}")
+        if not learned:
+            what = "features to learn a codebook" if self._store.needs_codebook else "images to learn a hash function"
+            raise CollectionError(f"{self._store.folder}: there are too few {what} from; index more photos")
+        return "; ".join(learned)
 
     def _selected(self, selector: int | str) -> set[int]:
         if isinstance(selector, int):

@@ -3,10 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.hashing.asymmetric import asymmetric_scores
+from resight.hashing.codes import pack
+from resight.hashing.function import HashFunction
+from resight.hashing.search import distances_to
 from resight.local.asmk import Encoding
 from resight.local.word_filter import WordFilter
 from resight.store.log import LogReader
@@ -26,25 +31,43 @@ class WordWeights:
     squared_idf: NDArray[np.float64] | None
     squared_norms: NDArray[np.float64]
 
+    def take(self, rows: NDArray[np.int64]) -> "WordWeights":
+        """Those of the images at some positions, for a search among them."""
+        return WordWeights(self.squared_idf, self.squared_norms[rows])
 
-def word_weights(snapshot: Snapshot, measure: WordFilter) -> WordWeights:
+
+def word_weights(snapshot: Snapshot, measure: WordFilter, idf: NDArray[np.float64] | None = None) -> WordWeights:
     """Read from the postings of a snapshot's images, so that they are those of the images there are.
 
+    idf: ``squared_idf`` of the collection that these images are a part of; by default they are all of it.
     Twice all postings are read for a filter with idf, once for one without, and none for one that is uniform.
     """
     if measure.uniform or snapshot.codebook is None:
         return WordWeights(None, snapshot.words.astype(np.float64))
-    squared_idf = None
-    if measure.idf:
-        holders = np.zeros(len(snapshot.codebook), np.int64)
-        for words, _, _ in _terms(snapshot, measure):
-            np.add.at(holders, words, 1)
-        present = np.maximum(holders, 1)
-        squared_idf = np.where(holders > 0, np.log(np.maximum(len(snapshot), present) / present) ** 2, 0.0)
+    if not measure.idf:
+        idf = None
+    elif idf is None:
+        idf = squared_idf(word_holders(snapshot, measure), len(snapshot))
     norms = np.zeros(len(snapshot))
     for words, positions, mass in _terms(snapshot, measure):
-        np.add.at(norms, positions, mass**2 if squared_idf is None else mass**2 * squared_idf[words])
-    return WordWeights(squared_idf, norms)
+        np.add.at(norms, positions, mass**2 if idf is None else mass**2 * idf[words])
+    return WordWeights(idf, norms)
+
+
+def word_holders(snapshot: Snapshot, measure: WordFilter) -> NDArray[np.int64]:
+    """How many images of a snapshot, which has a codebook, have each word; (W,) int64."""
+    if snapshot.codebook is None:
+        raise ValueError("there are no words yet: the snapshot has no codebook")
+    holders = np.zeros(len(snapshot.codebook), np.int64)
+    for words, _, _ in _terms(snapshot, measure):
+        np.add.at(holders, words, 1)
+    return holders
+
+
+def squared_idf(holders: NDArray[np.int64], images: int) -> NDArray[np.float64]:
+    """log(N/n)² of each word that n of N images have, 0 for one that none has; (W,) float64."""
+    present = np.maximum(holders, 1)
+    return np.where(holders > 0, np.log(np.maximum(images, present) / present) ** 2, 0.0)
 
 
 def _terms(
@@ -100,9 +123,21 @@ def stored_vectors(
     """The vectors of the images at N positions of a snapshot, all of which have one; N×dimension float32."""
     if len(positions) == 0:
         return np.empty((0, dimension), np.float32)
+    span, rows = spanned_vectors(snapshot, log, positions, dimension)
+    return span[rows]
+
+
+def spanned_vectors(
+    snapshot: Snapshot, log: LogReader, positions: NDArray[np.int64], dimension: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The vectors as they lie, from the first to the last of N positions, and the row of each in them.
+
+    R×dimension float32, which is not copied and also holds what was removed between them; (N,). All have a vector.
+    """
     places = snapshot.vectors_at[positions] // (4 * dimension)
-    vectors = log.record(0, 4 * dimension * (int(places.max()) + 1)).view("<f4").reshape(-1, dimension)
-    return vectors[places]
+    first, last = int(places.min()), int(places.max())
+    span = log.record(4 * dimension * first, 4 * dimension * (last + 1 - first))
+    return span.view("<f4").reshape(-1, dimension), places - first
 
 
 def cosine_similarity(
@@ -119,7 +154,30 @@ def cosine_similarity(
         return similarity
     for start in range(0, len(rows), _BLOCK):
         part = rows[start : start + _BLOCK]
-        block = stored_vectors(snapshot, log, part, len(query))
+        block, own = spanned_vectors(snapshot, log, part, len(query))
+        if len(block) > len(part):
+            block = block[own]
         for place, (a, b) in enumerate(pairwise(ends.tolist())):
-            similarity[part, place] = block[:, a:b] @ query[a:b]
+            # Unlike a matrix product, whose last bits depend on how many rows there are, this gives an image the same
+            # wherever it lies: in a shard of a collection, or among others. It is as fast, bounded by memory.
+            similarity[part, place] = np.einsum("nd,d->n", block[:, a:b], query[a:b])
     return similarity
+
+
+def code_similarity(
+    function: HashFunction,
+    codes: NDArray[np.uint8],
+    query: NDArray[np.float32],
+    distance: Literal["hamming", "asymmetric"],
+) -> NDArray[np.float32]:
+    """How alike a (D,) query and N images are by their codes, N×B/8; (N,) float32 from −1 to 1.
+
+    1 − 2h/B for codes that differ in h of B bits; or, asymmetric, the inner product of the query's real values with the
+    code's ±1, as a share of the most that any code can have.
+    """
+    projected = function.project(query[None])
+    if distance == "hamming":
+        differing = distances_to(pack(projected > 0)[0], codes)
+        return 1 - differing.astype(np.float32) * np.float32(2 / function.bits)
+    most = float(np.abs(projected).sum())
+    return np.asarray(asymmetric_scores(projected, codes)[0] / (most or 1.0), np.float32)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,6 +13,11 @@ from resight.describe.description import Description
 from resight.errors import CollectionError
 from resight.features.fusion import fuse
 from resight.geometry.boxes import Box
+from resight.hashing.asymmetric import nearest_asymmetric
+from resight.hashing.function import HashFunction
+from resight.hashing.inverted import Inverted
+from resight.hashing.multi_index import MultiIndex
+from resight.hashing.search import CodeIndex, Scan
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
 from resight.local.word_filter import WordFilter
@@ -25,18 +31,31 @@ from resight.search.examples import (
     mean_similarity,
 )
 from resight.search.expansion import Found, Verified, expand
-from resight.search.filters import WordWeights, cosine_similarity, stored_vectors, word_similarity, word_weights
+from resight.search.filters import (
+    WordWeights,
+    code_similarity,
+    cosine_similarity,
+    stored_vectors,
+    word_similarity,
+    word_weights,
+)
 from resight.search.local_expansion import ExpandedQuery
+from resight.search.nearest import FEW, Nearest
 from resight.search.ranking import Evidence, Ranking
 from resight.search.rerank.cache import Cache
 from resight.search.rerank.patches import Regions
 from resight.search.rerank.reranker import Database
 from resight.search.rerank.stages import Asked, Prepared, Source, prepare
 from resight.search.verify import calibrated_ranking, check, support
+from resight.store.hash_codes import codes_of, needed_function
 from resight.store.indexing import Progress
 from resight.store.region_log import RegionLog
 from resight.store.store import Store, read_features
 from resight.store.word_filters import word_filter
+
+_CANDIDATES = 4  # times the shortlist, of images that the index finds: an expanded query looks among them too
+_NO_WORDS = np.empty((0, 1), np.int64)
+_UNVERIFIED = 1000  # images that the index finds where none is verified and the caller does not say how many
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,7 @@ class Timing:
 
 def describing(recipe: Recipe) -> str:
     """The stages that decide what a collection stores, as JSON; where weights and artefacts lie is left out."""
-    return f"{recipe.dump({'image', 'local', 'codebook', 'global_'})} {recipe.postings}"
+    return f"{recipe.dump({'image', 'local', 'codebook', 'global_'})} {recipe.postings}{recipe.codes}"
 
 
 class Searcher:
@@ -74,10 +93,12 @@ class Searcher:
             raise CollectionError(
                 f"{store.folder}: was made with recipe {store.recipe.name}, and {self.recipe.name} describes images "
                 "otherwise; search it with a recipe of the same [image], [local], [codebook] and [global], and of the "
-                "same table of [asmk], [bow] and [hamming]"
+                "same table of [asmk], [bow], [hamming] and [hash]"
             )
         self.snapshot = store.snapshot()
-        self._folder = store.folder
+        self._whole: Searcher | None = None  # of which this is a part, and which of its positions are here
+        self._rows = np.arange(len(self.snapshot))
+        self._store, self._folder = store, store.folder
         self._features = store.features_log()
         self._vectors = store.vectors_log()
         if store.needs_codebook and self.snapshot.codebook is None and len(self.snapshot):
@@ -85,6 +106,61 @@ class Searcher:
                 f"{store.folder}: its {len(self.snapshot):,} images have no codebook yet, since indexing was "
                 f"interrupted or found too few features; run `resight refit {store.folder}` or index more photos"
             )
+
+    def among(self, rows: NDArray[np.int64]) -> "Searcher":
+        """One that ranks only the images at these ascending positions, as if the others had been left out of a ranking.
+
+        Weights of visual words, and what [[rerank]] builds, stay those of all images.
+        """
+        part = copy(self)
+        part.snapshot = self.snapshot.take(rows)
+        part._whole, part._rows = self._whole or self, self._rows[rows]
+        for made in ("reranking", "_database", "_by_words", "_hashed", "_nearest", "_code_index"):
+            part.__dict__.pop(made, None)  # they are of other images
+        return part
+
+    def nearest(self, examples: Sequence[DescribedExample], top: int | None) -> "Searcher":
+        """One that ranks only what an index finds for the examples, together and one by one.
+
+        That is as many images as are asked for, and four times those that would be verified. The index is the
+        collection's, or one of codes where there are many. Itself without an index.
+        """
+        stage, search = self.recipe.global_, self._by_index
+        if search is None or stage is None:
+            return self
+        shortlist = 0 if self.recipe.verify is None else _CANDIDATES * self.recipe.verify.shortlist
+        wanted = max(shortlist, top if top is not None else _UNVERIFIED)
+        each = [v for e in examples if e.weight > 0 and (v := e.description.global_descriptor) is not None]
+        found = search(np.stack([self._joint(examples, stage), *each]), wanted)
+        return self.among(np.setdiff1d(found, [-1]))
+
+    @property
+    def _by_index(self) -> Callable[[NDArray[np.float32], int], NDArray[np.int64]] | None:
+        """Gives the positions of the k nearest to each of Q×D vectors, Q×k with −1 for none."""
+        if (by_vectors := self._nearest) is not None:
+            return lambda vectors, k: by_vectors.search(vectors, k)[0]
+        if self.recipe.hash is not None and len(self.snapshot) > FEW:
+            return self._nearest_codes
+        return None
+
+    def _nearest_codes(self, vectors: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+        function, codes = self._hashed
+        if self.recipe.hash is not None and self.recipe.hash.distance == "asymmetric":
+            return nearest_asymmetric(function.project(vectors), codes, k)[1]
+        asked = function.encode(vectors)
+        _, found = self._code_index.search(asked, k)
+        if np.any(found < 0):  # the lists that an inverted file reads hold too few
+            _, found = Scan(codes).search(asked, k)
+        return found
+
+    @cached_property
+    def _code_index(self) -> CodeIndex:
+        stage, codes = self.recipe.hash, self._hashed[1]
+        if stage is not None and stage.index == "multi-index":
+            return MultiIndex(codes)
+        if stage is not None and stage.index == "inverted":
+            return Inverted(codes, seed=stage.seed)
+        return Scan(codes)
 
     def stored(self, position: int) -> Description:
         """The stored description of the image at a position of the snapshot."""
@@ -164,7 +240,7 @@ class Searcher:
         codebook, recipe = self.snapshot.codebook, self.recipe
         wanted = [s.query_assignments for s in (recipe.by_words, recipe.verify) if s is not None]
         if codebook is None or local is None or not wanted:
-            return np.empty((0, 1), np.int64)
+            return _NO_WORDS
         return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
 
     def similarities(
@@ -176,7 +252,7 @@ class Searcher:
         if len(examples) == 1:
             return each[0], each, compared
         weights, stage = [example.weight for example in examples], self.recipe.global_
-        if self.recipe.filter != "global" or stage is None:
+        if not self.recipe.by_vector or stage is None:
             return mean_similarity(each, weights), each, compared
         query = replace(examples[0].description, global_descriptor=self._joint(examples, stage))
         together, count = self._filter(query, assigned[0])
@@ -194,6 +270,8 @@ class Searcher:
         order = np.lexsort((ids, -similarity))
         if not self.recipe.rerank or self.recipe.global_ is None:
             return order, similarity[order], {}
+        if self._whole is not None:
+            return self._part_of(self._whole, examples)
         described = self.snapshot.vectors_at[order] >= 0
         have, lack = order[described], order[~described]
         ranking = Ranking(ids[have], similarity[have], (None,) * len(have), -np.inf, calibrated=False)
@@ -203,6 +281,25 @@ class Searcher:
         ranked = self.snapshot.positions(found.ids)
         located = {p: e for p, e in zip(ranked.tolist(), found.evidence, strict=True) if e is not None}
         return np.append(ranked, lack), scores, located
+
+    def _part_of(
+        self, whole: "Searcher", examples: Sequence[DescribedExample]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], Mapping[int, Evidence]]:
+        """As ``ordered``, of this part of the images, what re-ranking makes of all of them."""
+        order, scores, located = whole.ordered(examples, whole.similarities(examples, [_NO_WORDS] * len(examples))[0])
+        place = np.full(len(whole.snapshot), -1)
+        place[self._rows] = np.arange(len(self._rows))
+        here = {int(place[p]): evidence for p, evidence in located.items() if place[p] >= 0}
+        own = place[order] >= 0
+        return place[order[own]], scores[own], here
+
+    @cached_property
+    def _nearest(self) -> Nearest | None:
+        """The index, where there is one, and where nothing looks at all images."""
+        stage, index = self.recipe.global_, self.snapshot.index
+        if index is None or stage is None or self.recipe.filter != "global" or self.recipe.rerank:
+            return None
+        return Nearest(self.snapshot, self._vectors, sum(stage.lengths), index)
 
     @cached_property
     def reranking(self) -> Prepared:
@@ -261,6 +358,10 @@ class Searcher:
                 fused = fuse(cosines, [branch.weight for branch in stage.branches], stage.late)
                 return fused.astype(np.float32), cosines.size
             return cosines[:, 0], len(cosines)
+        if self.recipe.hash is not None and query.global_descriptor is not None:
+            function, codes = self._hashed
+            similarity = code_similarity(function, codes, query.global_descriptor, self.recipe.hash.distance)
+            return np.where(self.snapshot.vectors_at >= 0, similarity, np.float32(-1)), len(codes)
         table, by_words = self.recipe.by_words, self._by_words
         if table is None or by_words is None or query.local is None:
             return np.zeros(len(self.snapshot), np.float32), 0
@@ -270,10 +371,21 @@ class Searcher:
         return word_similarity(self.snapshot, encoding, measure, weights)
 
     @cached_property
+    def _hashed(self) -> tuple[HashFunction, NDArray[np.uint8]]:
+        """What the collection hashes with, and the codes of the images, N×B/8."""
+        if self._whole is not None:
+            function, codes = self._whole._hashed
+            return function, codes[self._rows]
+        made = needed_function(self._store)
+        return made, codes_of(self._store, self.snapshot, made)
+
+    @cached_property
     def _by_words(self) -> tuple[WordFilter, WordWeights] | None:
         """The filter over visual words with its weights, which for some are read from all postings: once."""
         if self.snapshot.codebook is None:
             return None
+        if self._whole is not None and (whole := self._whole._by_words) is not None:
+            return whole[0], whole[1].take(self._rows)
         measure = word_filter(self.recipe, self.snapshot.codebook, self.snapshot.signer)
         return measure, word_weights(self.snapshot, measure)
 

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from resight.errors import ResightError
+from resight.store.hash_codes import hash_function
 from resight.store.indexing import Progress
 from resight.store.inverted import Segment, segment_crc
 from resight.store.records import record_length
 from resight.store.region_log import RegionLog
 from resight.store.store import Store
+from resight.store.vector_index import index_crc
 
 _IMAGES = 256  # checked between two reports
 
@@ -81,6 +83,10 @@ def _region_problems(store: Store) -> list[str]:
 def _index_problems(store: Store) -> list[str]:
     """Damage of the learned parts and the segments, unless a writer has replaced them meanwhile."""
     found = []
+    try:
+        hash_function(store)
+    except ResightError as error:
+        found.append(str(error))
     generation = store.generation
     try:
         if generation:
@@ -92,7 +98,18 @@ def _index_problems(store: Store) -> list[str]:
         sound = _is_sound(store.folder / name, postings, crc)
         if not sound and store.catalogue.rows("SELECT 1 FROM segments WHERE name = ?", (name,)):
             found.append(f"{store.folder / name}: is damaged; `resight refit` rebuilds it")
+    facts = store.catalogue.get("index")
+    sound = facts is None or _index_is_sound(store.folder / facts["folder"], facts["crc"])
+    if facts is not None and not sound and store.catalogue.get("index") == facts:
+        found.append(f"{store.folder / facts['folder']}: is damaged; `resight tune` builds it anew")
     return found
+
+
+def _index_is_sound(folder: Path, crc: int) -> bool:
+    try:
+        return index_crc(folder) == crc
+    except OSError:
+        return False
 
 
 def _is_sound(folder: Path, postings: int, crc: int) -> bool:

@@ -3,10 +3,11 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import CollectionError
 from resight.images.sources import Source, covers, find_sources
 from resight.local.hamming_filter import Signer
+from resight.recipes.recipe import Recipe
 from resight.store.store import New, Store, read_features, writing
 from resight.store.workers import Outcome, describe_files
 
@@ -54,6 +56,11 @@ class AddReport:
 
 Reporter = Callable[[Progress], None]
 
+Elsewhere = Callable[[list[Source], frozenset[str]], Generator[Outcome]]
+"""Describes files in other places and keeps there what it finds: outcomes, in order, without features or views.
+
+It is given the sources, and digests of contents that need not be described again, as ``describe_files`` is."""
+
 
 @dataclass(frozen=True)
 class _Known:
@@ -71,8 +78,12 @@ def add(
     workers: int | None = None,
     progress: Reporter | None = None,
     timeout: float = _SECONDS_A_FILE,
+    elsewhere: Elsewhere | None = None,
 ) -> AddReport:
     """Bring a collection up to date with photos.
+
+    elsewhere: what describes them in place of this machine; the store is then only the catalogue of what lies there,
+        without descriptors, and learns no codebook.
 
     Files whose size and time of change are as recorded are taken as unchanged; all others are read, and told apart
     by content: known content under a new name, whose old file is gone, has moved. Images whose file is gone from
@@ -99,12 +110,12 @@ def add(
     settled = [o for o, at in failed_before.items() if o in lost or (at == _PLACE and _can_be_listed(o, sources))]
     todo = [s for s in sources if _differs(s, known.get(s.origin)) and failed_before.get(s.origin) != _stamp(s)]
     failed_again = sum(failed_before.get(s.origin) == _stamp(s) for s in sources)
-    run = _Run(store, describer, known, gone, frozenset(s.origin for s in todo))
+    run = _Run(store, describer, known, gone, frozenset(s.origin for s in todo), elsewhere)
     with writing(store.folder):
         run.describe(todo, workers or os.cpu_count() or 1, timeout, report)
         run.note_problems(problems, settled)
         run.mark_missing()
-        if store.needs_codebook:
+        if store.needs_codebook and elsewhere is None:
             finish_codebook(store, report)
     return AddReport(
         added=run.added,
@@ -157,9 +168,16 @@ class _Run:
     """The state of one run. gone: origins that are no longer there, and their digests; todo: those to be read."""
 
     def __init__(
-        self, store: Store, describer: Describer, known: dict[str, _Known], gone: dict[str, str], todo: frozenset[str]
+        self,
+        store: Store,
+        describer: Describer,
+        known: dict[str, _Known],
+        gone: dict[str, str],
+        todo: frozenset[str],
+        elsewhere: Elsewhere | None,
     ) -> None:
         self.store, self.describer, self.known, self.gone = store, describer, known, gone
+        self.elsewhere = elsewhere
         self.added = self.changed = self.moved = self.unchanged = self.failed = 0
         self._new: list[New] = []
         self._failures: list[tuple[str, str, int, int]] = []
@@ -181,10 +199,10 @@ class _Run:
         with (
             closing(self._outcomes(todo, contents, workers, timeout)) as first,
             closing(self._again(first, workers, timeout)) as outcomes,
-            closing(self._described(outcomes)) as described,
+            closing(self._with_vectors(outcomes)) as finished,
         ):
             try:
-                for done, (outcome, vector) in enumerate(described, 1):
+                for done, (outcome, vector) in enumerate(finished, 1):
                     self._take(outcome, vector)
                     waiting = len(self._new) + len(self._failures)
                     if waiting >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
@@ -198,17 +216,9 @@ class _Run:
     def _outcomes(
         self, sources: list[Source], known: frozenset[str], workers: int, timeout: float
     ) -> Generator[Outcome]:
-        network = self.describer.network
-        return describe_files(
-            sources,
-            self.store.recipe,
-            known,
-            workers=workers,
-            timeout=timeout,
-            feedings=() if network is None else network.feedings,
-            # So that the network has something to do while some files take longer to read.
-            ahead=0 if network is None else _AHEAD,
-        )
+        if self.elsewhere is not None:
+            return self.elsewhere(sources, known)
+        return outcomes_of(self.describer, sources, known, workers, timeout)
 
     def _again(self, outcomes: Iterator[Outcome], workers: int, timeout: float) -> Generator[Outcome]:
         """Settle files of known content; those that are copies of a file still there are described after all."""
@@ -244,27 +254,10 @@ class _Run:
             )
         return True
 
-    def _described(self, outcomes: Iterator[Outcome]) -> Generator[tuple[Outcome, NDArray[np.float32] | None]]:
-        """Outcomes in their order, each with its vector if it has one."""
-        network = self.describer.network
-        if network is None:
-            for outcome in outcomes:
-                yield outcome, None
-            return
-        waiting: deque[tuple[Outcome, bool]] = deque()  # and whether it gets a vector
-
-        def views() -> Iterator[tuple[Views, ...]]:
-            for outcome in outcomes:
-                waiting.append((replace(outcome, views=None), outcome.views is not None))
-                if outcome.views is not None:
-                    yield outcome.views
-
-        for vector in network.describe_each(views()):
-            while not waiting[0][1]:
-                yield waiting.popleft()[0], None
-            yield waiting.popleft()[0], vector
-        for outcome, _ in waiting:
-            yield outcome, None
+    def _with_vectors(self, outcomes: Iterator[Outcome]) -> Generator[tuple[Outcome, NDArray[np.float32] | None]]:
+        if self.elsewhere is None:
+            return described(self.describer, outcomes)
+        return ((outcome, None) for outcome in outcomes)
 
     def _take(self, outcome: Outcome, vector: NDArray[np.float32] | None) -> None:
         source = outcome.source
@@ -272,7 +265,7 @@ class _Run:
             self._failures.append((source.origin, outcome.reason, *_stamp(source)))
         elif outcome.size is not None:
             description = Description(outcome.size, vector, outcome.local)
-            self._new.append(New(source.origin, outcome.digest, *_stamp(source), description))
+            self._new.append(New(source.origin, outcome.digest, *_stamp(source), description, outcome.metadata))
 
     def _commit(self) -> None:
         new, failures = self._new, self._failures
@@ -299,18 +292,54 @@ class _Run:
             db.executemany("UPDATE images SET missing = 1 WHERE origin = ?", [(o,) for o in self.gone])
 
 
+def outcomes_of(
+    describer: Describer, sources: list[Source], known: frozenset[str], workers: int, timeout: float
+) -> Generator[Outcome]:
+    """What becomes of files in this machine's workers, as ``describe_files`` says, made ready for ``described``."""
+    network = describer.network
+    return describe_files(
+        sources,
+        describer.recipe,
+        known,
+        workers=workers,
+        timeout=timeout,
+        feedings=() if network is None else network.feedings,
+        # So that the network has something to do while some files take longer to read.
+        ahead=0 if network is None else _AHEAD,
+    )
+
+
+def described(
+    describer: Describer, outcomes: Iterator[Outcome]
+) -> Generator[tuple[Outcome, NDArray[np.float32] | None]]:
+    """Outcomes in their order, without views, each with its vector if it has one."""
+    network = describer.network
+    if network is None:
+        for outcome in outcomes:
+            yield outcome, None
+        return
+    waiting: deque[tuple[Outcome, bool]] = deque()  # and whether it gets a vector
+
+    def views() -> Iterator[tuple[Views, ...]]:
+        for outcome in outcomes:
+            waiting.append((replace(outcome, views=None), outcome.views is not None))
+            if outcome.views is not None:
+                yield outcome.views
+
+    for vector in network.describe_each(views()):
+        while not waiting[0][1]:
+            yield waiting.popleft()[0], None
+        yield waiting.popleft()[0], vector
+    for outcome, _ in waiting:
+        yield outcome, None
+
+
 def finish_codebook(store: Store, report: Reporter) -> None:
     """Learn the codebook if there is none yet, and encode every image that waits for it."""
-    stage = store.recipe.codebook
-    if store.pending() == 0 or stage is None:
+    if store.pending() == 0:
         return
     if store.generation == 0:
-        if stage.path:
-            codebook = Codebook.load(Path(stage.path))
-            facts = {"fitted_on": codebook.fitted_on, "words": len(codebook)}
-            store.start_generation(codebook, facts, _signer(store, codebook, None))
-        else:
-            learn_codebook(store, report)
+        _learn(store, report, again=False)
     if store.generation == 0:
         return
     codebook, _ = store.learned(store.generation)
@@ -323,43 +352,75 @@ def finish_codebook(store: Store, report: Reporter) -> None:
 
 def learn_codebook(store: Store, report: Reporter) -> None:
     """Learn a codebook from the collection's own descriptors; none where they are fewer than a word needs."""
-    stage = store.recipe.codebook
-    if stage is None:
+    if store.recipe.codebook is None:
         raise CollectionError(f"{store.folder}: recipe {store.recipe.name} has no codebook to learn")
+    _learn(store, report, again=True)
+
+
+def _learn(store: Store, report: Reporter, *, again: bool) -> None:
+    words = learn_words(store.recipe, lambda seed: _sample(store, seed), report, again=again)
+    if words is not None:
+        store.start_generation(words.codebook, words.facts, words.signer)
+
+
+Sample = tuple[NDArray[np.uint8 | np.int8 | np.float32], int]
+"""Descriptors drawn from images, and how many images there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedWords:
+    """A codebook, what a collection records of it, and what [hamming] learned for it where the recipe has that."""
+
+    codebook: Codebook
+    facts: dict[str, Any]
+    signer: Signer | None
+
+
+def learn_words(
+    recipe: Recipe, sample: Callable[[int], Sample], report: Reporter, *, again: bool = False
+) -> LearnedWords | None:
+    """What a recipe with visual words learns, or reads from the files it names; None where descriptors are too few.
+
+    sample: draws descriptors with a seed. again: learned even where the recipe names a codebook.
+    """
+    stage = recipe.codebook
+    if stage is None:
+        return None
+    if stage.path and not again:
+        codebook = Codebook.load(Path(stage.path))
+        facts: dict[str, Any] = {"fitted_on": codebook.fitted_on, "words": len(codebook)}
+        return LearnedWords(codebook, facts, _signer(recipe, codebook, None, sample))
     report(Progress("learning the codebook", 0, None))
-    sample, images = _sample(store, stage.seed)
-    words = min(stage.words, len(sample)) or choose_words(len(sample))
-    if len(sample) < words:
-        return
-    codebook = Codebook.fit(sample, words, seed=stage.seed, fitted_on=f"the collection itself, {images:,} images")
+    drawn = sample(stage.seed)
+    descriptors, images = drawn
+    words = min(stage.words, len(descriptors)) or choose_words(len(descriptors))
+    if len(descriptors) < words:
+        return None
+    fitted_on = f"the collection itself, {images:,} images"
+    codebook = Codebook.fit(descriptors, words, seed=stage.seed, fitted_on=fitted_on)
     facts = {"fitted_on": codebook.fitted_on, "words": len(codebook), "images_at_fit": images}
-    store.start_generation(codebook, facts, _signer(store, codebook, sample))
+    return LearnedWords(codebook, facts, _signer(recipe, codebook, drawn, sample))
 
 
-def _signer(store: Store, codebook: Codebook, sample: NDArray[np.uint8 | np.int8 | np.float32] | None) -> Signer | None:
-    """What [hamming] needs for the words of a codebook: learned from `sample`, or as the recipe's codebook was."""
-    hamming, words = store.recipe.hamming, store.recipe.codebook
+def _signer(recipe: Recipe, codebook: Codebook, drawn: Sample | None, sample: Callable[[int], Sample]) -> Signer | None:
+    """What [hamming] needs for the words of a codebook: learned from what was drawn, or as that codebook was."""
+    hamming, words = recipe.hamming, recipe.codebook
     if hamming is None or words is None:
         return None
-    if sample is None:
-        if hamming.path:
-            return Signer.load(Path(hamming.path), codebook)
-        sample, _ = _sample(store, words.seed)
-    images = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
+    if drawn is None and hamming.path:
+        return Signer.load(Path(hamming.path), codebook)
+    descriptors, images = drawn or sample(words.seed)
     fitted_on = f"the collection itself, {images:,} images"
-    return Signer.fit(codebook, sample, hamming.bits, seed=words.seed, fitted_on=fitted_on)
+    return Signer.fit(codebook, descriptors, hamming.bits, seed=words.seed, fitted_on=fitted_on)
 
 
-def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8 | np.int8 | np.float32], int]:
+def _sample(store: Store, seed: int) -> Sample:
     """Descriptors drawn evenly from all images, and how many images there are."""
     local = store.recipe.local
     if local is None:
         raise ValueError("the recipe has no local features")
     counts = store.catalogue.rows("SELECT features_at, features FROM images ORDER BY id")
-    total = sum(count for _, count in counts)
-    share = min(1.0, _SAMPLE / max(1, total))
-    rng, log = np.random.default_rng(seed), store.features_log()
-    drawn = [np.flatnonzero(rng.random(count) < share) for _, count in counts]
+    drawn, log = draw([count for _, count in counts], seed), store.features_log()
     sample = np.empty((sum(map(len, drawn)), local.dimension), local.stored)
     end = 0
     for (at, count), take in zip(counts, drawn, strict=True):
@@ -369,14 +430,28 @@ def _sample(store: Store, seed: int) -> tuple[NDArray[np.uint8 | np.int8 | np.fl
     return sample, len(counts)
 
 
+def draw(counts: Sequence[int], seed: int) -> list[NDArray[np.int64]]:
+    """Which descriptors of each image, by ascending id, a codebook is learned from. counts: how many each has."""
+    share = min(1.0, _SAMPLE / max(1, sum(counts)))
+    rng = np.random.default_rng(seed)
+    return [np.flatnonzero(rng.random(count) < share) for count in counts]
+
+
 def advice(store: Store) -> str | None:
     """What would make the collection better, or None."""
     facts = store.catalogue.get("codebook") or {}
+    index = store.catalogue.get("index") or {}
     images = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
-    at_fit = facts.get("images_at_fit")
+    at_fit, trained_on = facts.get("images_at_fit"), index.get("trained_on")
+    told = []
     if at_fit and images >= _GROWTH * at_fit and facts["words"] < 65_536:
-        return (
+        told.append(
             f"The codebook was learned when there were {at_fit:,} images; now there are {images:,}. "
             f"`resight refit {store.folder}` learns a larger one, which makes searches faster and sharper."
         )
-    return None
+    if trained_on and images >= _GROWTH * trained_on:
+        told.append(
+            f"The index was chosen when there were {trained_on:,} images; now there are {images:,}. "
+            f"`resight tune {store.folder}` measures anew which one suits them."
+        )
+    return " ".join(told) or None

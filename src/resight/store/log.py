@@ -69,6 +69,13 @@ class LogReader:
             raise CollectionError(f"{self._path}: is cut off; run `resight verify` to see which images it has lost")
         return self._bytes[offset : offset + length]
 
+    def copied(self, offset: int, length: int) -> NDArray[np.uint8]:
+        """As ``record``, read past the map: for passing over a large file, whose mapped pages would fill the memory."""
+        found = np.fromfile(self._path, np.uint8, length, offset=offset) if length else np.empty(0, np.uint8)
+        if len(found) < length:
+            raise CollectionError(f"{self._path}: is cut off; run `resight verify` to see which images it has lost")
+        return found
+
     def matches(self, offset: int, length: int, crc: int) -> bool:
         """Whether the record is there and has this CRC-32."""
         if offset + length > len(self._bytes):

@@ -7,9 +7,9 @@ time; any number read.
 
 import fcntl
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Self
@@ -26,26 +26,36 @@ from resight.local.hamming_filter import Signer
 from resight.local.word_filter import WordFilter
 from resight.recipes.local_stages import LocalStage
 from resight.recipes.recipe import Recipe
+from resight.store import metadata
 from resight.store.catalogue import FILE, Catalogue
+from resight.store.facts import Value
 from resight.store.inverted import Segment, merged, write_segment
 from resight.store.log import LogReader, LogWriter, sync_folder
+from resight.store.qdrant_engine import EngineFacts, QdrantEngine
 from resight.store.records import pack_features, record_length, unpack_features
+from resight.store.vector_index import IndexChoice, VectorEngine, VectorIndex
 from resight.store.word_filters import word_filter
 
 _FEATURES, _VECTORS, _LOCK = "features.log", "vectors.log", "lock"
 _TOGETHER = 64  # images whose descriptors are assigned in one go, which is faster and bounds memory
+_SPARSE = 64  # ids for each image there is, above which their table by id is not worth its memory
 _MERGE = 4  # segments of a like size that are merged into one
 
 
 @dataclass(frozen=True, eq=False)
 class New:
-    """An image to be stored: where it is, what its bytes were, and its description."""
+    """An image to be stored: where it is, what its bytes were, its description, and what it says of itself (EXIF).
+
+    id: one above all that were given before, where the collection is a part of one that gives the ids; None: the next.
+    """
 
     origin: str
     digest: str
     bytes: int
     modified_ns: int
     description: Description
+    metadata: Mapping[str, Value] = field(default_factory=dict)
+    id: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +63,8 @@ class Snapshot:
     """One committed state in memory: N images by ascending id, and where their records lie (−1: none).
 
     words: how many postings each has in the segments. signer: beside the codebook, where the recipe has [hamming].
+    index: over global descriptors, of this state or an earlier one, where there is one; a vector database is asked at
+        its first use.
     """
 
     ids: NDArray[np.int64]
@@ -66,18 +78,30 @@ class Snapshot:
     codebook: Codebook | None
     signer: Signer | None
     word_log: LogReader
+    index: VectorEngine | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    def take(self, rows: NDArray[np.int64]) -> "Snapshot":
+        """The same state with only the images at these ascending positions."""
+        arrays = ("ids", "sizes", "features_at", "features", "words_at", "words", "vectors_at")
+        return replace(self, **{name: getattr(self, name)[rows] for name in arrays})
+
     def positions(self, ids: NDArray[np.integer]) -> NDArray[np.int64]:
         """Where ids are in `ids`; −1 for those of images that are not there."""
-        return np.where(ids < len(self._positions), self._positions[np.minimum(ids, len(self._positions) - 1)], -1)
+        if len(self) == 0:
+            return np.full(len(ids), -1, np.int64)
+        if len(self) * _SPARSE < self.ids[-1]:
+            place = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
+            return np.where(self.ids[place] == ids, place, -1)
+        known = (ids >= 0) & (ids < len(self._positions))
+        return np.where(known, self._positions[np.where(known, ids, 0)], -1)
 
     @cached_property
     def _positions(self) -> NDArray[np.int64]:
         """By id. A search looks up an id for every posting it reads, so this is a table."""
-        table = np.full(int(self.ids[-1]) + 1 if len(self.ids) else 1, -1, np.int64)
+        table = np.full(int(self.ids[-1]) + 1, -1, np.int64)
         table[self.ids] = np.arange(len(self.ids))
         return table
 
@@ -156,9 +180,10 @@ class Store:
     def snapshot(self) -> Snapshot:
         """The last committed state. Raises CollectionError where its learned parts or segments are damaged."""
         with self.catalogue.snapshot():
-            rows = self.catalogue.rows(
+            table = self.catalogue.table(
                 "SELECT id, width, height, ifnull(features_at, -1), ifnull(features, 0), ifnull(words_at, -1),"
-                " ifnull(words, 0), ifnull(vector_at, -1) FROM images ORDER BY id"
+                " ifnull(words, 0), ifnull(vector_at, -1) FROM images ORDER BY id",
+                columns=8,
             )
             names = self.catalogue.rows("SELECT name FROM segments ORDER BY name")
             generation = self.generation
@@ -166,12 +191,12 @@ class Store:
             segments = tuple(Segment.open(self.folder / name) for (name,) in names)
             codebook, signer = self.learned(generation) if generation else (None, None)
             word_log = self.words_log()
+            index = self.index()
         if codebook is not None:
             code_bytes = word_filter(self.recipe, codebook, signer).code_bytes
             for (name,), segment in zip(names, segments, strict=True):
                 if len(segment) and (segment.codes.shape[1] != code_bytes or segment.words[-1] >= len(codebook)):
                     raise CollectionError(f"{self.folder / name}: is damaged; `resight refit` rebuilds it")
-        table = np.array(rows, np.int64).reshape(-1, 8)
         return Snapshot(
             ids=table[:, 0],
             sizes=table[:, 1:3].astype(np.int32),
@@ -184,7 +209,51 @@ class Store:
             codebook=codebook,
             signer=signer,
             word_log=word_log,
+            index=index,
         )
+
+    def engine(self) -> QdrantEngine | None:
+        """The vector database that the collection is searched through, not yet connected to, or None."""
+        facts = self.catalogue.get("engine")
+        return None if facts is None else QdrantEngine(EngineFacts(**facts), str(self.catalogue.get("fingerprint")))
+
+    def set_engine(self, facts: EngineFacts | None) -> None:
+        """Search through a vector database from now on, or no longer; an index that the collection has is given up."""
+        with self.catalogue.transaction():
+            self.catalogue.set("engine", None if facts is None else asdict(facts))
+            self.catalogue.set("index", None)
+        self._sweep()
+
+    def index(self) -> VectorEngine | None:
+        """The engine or the index over global descriptors, or None. Raises CollectionError where it is damaged."""
+        engine = self.engine()
+        if engine is not None:
+            return engine
+        facts = self.catalogue.get("index")
+        if facts is None:
+            return None
+        return VectorIndex.open(self.folder / facts["folder"], IndexChoice(**facts["choice"]))
+
+    def set_index(self, index: VectorIndex | None, trained_on: int) -> None:
+        """Make an index the collection's, in place of the one it has; searches that use that one go on with it.
+
+        trained_on: how many images the collection had when it was trained.
+        """
+        number, facts = int(self.catalogue.get("index_number") or 0) + 1, None
+        if index is not None:
+            folder = self.folder / f"index-{number:08}"
+            facts = {
+                "folder": folder.name,
+                "choice": asdict(index.choice),
+                "images": len(index),
+                "trained_on": trained_on,
+                "bytes": index.bytes,
+                "crc": index.save(folder),
+            }
+        with self.catalogue.transaction():
+            self.catalogue.set("index_number", number)
+            self.catalogue.set("index", facts)
+        self._sweep()
 
     def features_log(self) -> LogReader:
         """Reads the records of local features."""
@@ -201,7 +270,8 @@ class Store:
     def add(self, new: Sequence[New], failures: Sequence[tuple[str, str, int, int]], codebook: Codebook | None) -> None:
         """Store images and failures (origin, reason, bytes, modified_ns) together, durably, or not at all.
 
-        A known origin is replaced. With a codebook the images can be searched at once; without, they wait for it.
+        A known origin is replaced; the facts that were given to it stay. With a codebook the images can be searched at
+        once; without, they wait for it.
         """
         end = self.catalogue.get
         with (
@@ -214,14 +284,16 @@ class Store:
             sync_folder(self.folder)
             with self.catalogue.transaction() as db:
                 gone = [(item.origin,) for item in new] + [(failure[0],) for failure in failures]
+                given = metadata.given_at(db, [item.origin for item in new])
                 db.executemany("DELETE FROM images WHERE origin = ?", gone)
                 db.executemany("DELETE FROM failures WHERE origin = ?", gone)
                 db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?)", failures)
-                ids = [
+                ids: list[Any] = [
                     db.execute(
-                        "INSERT INTO images (origin, digest, bytes, modified_ns, width, height, features_at, features,"
-                        " features_crc, vector_at, vector_crc) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                        "INSERT INTO images (id, origin, digest, bytes, modified_ns, width, height, features_at,"
+                        " features, features_crc, vector_at, vector_crc) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
                         (
+                            item.id,
                             item.origin,
                             item.digest,
                             item.bytes,
@@ -232,6 +304,8 @@ class Store:
                     ).lastrowid
                     for item, record in zip(new, records, strict=True)
                 ]
+                for item, image in zip(new, ids, strict=True):
+                    metadata.describe(db, image, item.metadata, given.get(item.origin, ()))
                 self.catalogue.set("features_end", features.end)
                 self.catalogue.set("vectors_end", vectors.end)
                 if codebook is not None and new:
@@ -313,8 +387,10 @@ class Store:
         self._insert_segment([segment], len(segment))
         while names := self._mergeable():
             segments = [Segment.open(self.folder / name) for name in names]
-            live = np.array([r[0] for r in self.catalogue.rows("SELECT id FROM images")], np.int64)
-            self._insert_segment(merged(segments, lambda ids: np.isin(ids, live)), None)  # noqa: B023 - used at once
+            live = self.catalogue.table("SELECT id FROM images", 1)[:, 0]
+            alive = np.zeros(max(int(s.images.max(initial=0)) for s in segments) + 1, bool)
+            alive[live[live < len(alive)]] = True
+            self._insert_segment(merged(segments, alive.__getitem__), None)
             marks = ",".join("?" * len(names))
             self.catalogue.run(f"DELETE FROM segments WHERE name IN ({marks})", names)
 
@@ -343,8 +419,12 @@ class Store:
         named = {name for (name,) in self.catalogue.rows("SELECT name FROM segments")}
         learned = self._words_path(generation), self.codebook_path(generation), self.signer_path(generation)
         named |= {path.name for path in learned}
+        if (index := self.catalogue.get("index")) is not None:
+            named.add(index["folder"])
+        if (function := self.catalogue.get("hash")) is not None:
+            named.add(function)
         for path in self.folder.iterdir():
-            ours = path.name.lstrip(".").startswith(("inverted-", "words-", "codebook-", "hamming-"))
+            ours = path.name.lstrip(".").startswith(("inverted-", "words-", "codebook-", "hamming-", "index-", "hash-"))
             if ours and path.name not in named:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 

@@ -7,9 +7,9 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.popen_spawn_posix import Popen
 from types import ModuleType
@@ -20,7 +20,7 @@ from pebble import ProcessExpired, ProcessPool
 from resight.describe.local_features import LocalExtractor, load_local
 from resight.describe.views import Feeding, Views
 from resight.errors import ImageError
-from resight.images.read import decode, digest, load
+from resight.images.read import decode_with_facts, digest, load
 from resight.images.sources import Source
 from resight.local.features import LocalFeatures
 from resight.recipes.recipe import Recipe
@@ -32,7 +32,7 @@ _WAITING = 4  # files in flight for each worker: keeps them busy and memory boun
 class Outcome:
     """What became of a file. `reason` says why it failed; `size` is None where its content was known already.
 
-    views: what goes through the recipe's networks, or None where it has none.
+    views: what goes through the recipe's networks, or None where it has none. metadata: what EXIF says.
     """
 
     source: Source
@@ -41,6 +41,7 @@ class Outcome:
     local: LocalFeatures | None = None
     views: tuple[Views, ...] | None = None
     reason: str | None = None
+    metadata: Mapping[str, str | float] = field(default_factory=dict)
 
 
 class _Process(SpawnProcess):
@@ -140,7 +141,7 @@ def _describe(source: Source) -> Outcome:
         content = digest(data)
         if content in _known:
             return Outcome(source, content)
-        image = decode(data, source.origin, max_side=_recipe.image.max_side)
+        image, facts = decode_with_facts(data, source.origin, max_side=_recipe.image.max_side)
     except ImageError as error:
         return Outcome(source, reason=error.reason)
     try:
@@ -148,4 +149,4 @@ def _describe(source: Source) -> Outcome:
         views = tuple(feeding.views(image.pixels) for feeding in _feedings) or None
     except cv2.error as error:
         return Outcome(source, reason=f"no features could be described: {error.err}")
-    return Outcome(source, content, image.size, local, views)
+    return Outcome(source, content, image.size, local, views, metadata=facts)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resight.errors import QueryError, RecipeError
+from resight.hashing.linear import fit_lsh
 from resight.search.ranking import Evidence, Ranking
 from resight.search.rerank import Database, compose, initial_ranking
-from resight.search.rerank.patches import PatchReranker, Regions, best_regions, search_regions
+from resight.search.rerank.patches import PatchReranker, RegionCodes, Regions, best_regions, search_regions
 
 
 def regions_of(ids, vectors):
@@ -101,6 +102,39 @@ def test_reranking_the_first_results(gallery, weight):
     assert after.ids[12:].tolist() == before.ids[12:].tolist()
     for image, evidence in zip(after.ids.tolist(), after.evidence, strict=True):
         assert (evidence is None) if image not in by_region else evidence.box == box_of(by_region[image][1])
+
+
+@pytest.mark.parametrize("weight", [1.0, 0.4])
+def test_codes_of_regions_in_place_of_their_vectors(gallery, weight):
+    """Against the signs, bit by bit and region by region."""
+    database, regions, query = gallery
+    function = fit_lsh(6, 16, seed=1)
+    before = initial_ranking(query, database)
+    codes = RegionCodes.of(function, regions)
+    after = PatchReranker(regions, depth=12, weight=weight, codes=codes).rerank(query, before, database)
+    signs, asked = (np.where(function.project(v) > 0, 1, -1) for v in (regions.vectors, query[None]))
+    combined, row_of = {}, {}
+    for image in before.ids[:12].tolist():
+        rows = [row for row in range(len(regions)) if regions.ids[row] == image]
+        shares = [np.mean(signs[row] * asked[0]) for row in rows]
+        whole = database.vectors[database.ids.tolist().index(image)] @ query
+        combined[image] = weight * max(shares) + (1 - weight) * whole
+        row_of[image] = rows[shares.index(max(shares))]
+    assert after.ids[:12].tolist() == sorted(combined, key=lambda i: (-round(combined[i], 5), i))
+    np.testing.assert_allclose(after.scores[:12], sorted(combined.values(), reverse=True), atol=1e-6)
+    assert [e.box for e in after.evidence[:12]] == [box_of(row_of[image]) for image in after.ids[:12].tolist()]
+    assert after.ids[12:].tolist() == before.ids[12:].tolist()
+
+
+def test_codes_of_other_vectors_are_refused(gallery):
+    _, regions, _ = gallery
+    with pytest.raises(RecipeError, match=r"hashes 7 entries, and regions have 6.*resight hash fit"):
+        RegionCodes.of(fit_lsh(7, 16, seed=0), regions)
+
+
+def test_codes_of_no_regions():
+    empty = Regions(np.empty(0, np.int64), np.empty((0, 4), np.float32), np.empty((0, 6), np.float32))
+    assert RegionCodes.of(fit_lsh(6, 16, seed=0), empty).codes.shape == (0, 2)
 
 
 def test_a_small_object_is_found_that_the_whole_picture_hides():

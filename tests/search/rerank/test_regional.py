@@ -6,7 +6,7 @@ import pytest
 from resight.errors import RecipeError
 from resight.search.ranking import Ranking
 from resight.search.rerank import Database, Diffusion, RegionalDiffusion
-from resight.search.rerank.regional import gmp_weights, pool_regions
+from resight.search.rerank.regional import gmp_by_image, pool_regions
 
 
 def test_pooling_by_image():
@@ -20,7 +20,7 @@ def test_pooling_by_image():
 def test_gmp_shares_the_weight_of_copies():
     x = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], np.float32)
     # (K + I)w = 1: copies weigh 1/3 each, a region unlike all others 1/2, and so does an image's only one.
-    np.testing.assert_allclose(gmp_weights(x, np.array([4, 4, 4, 2])), [1 / 3, 1 / 3, 1 / 2, 1 / 2])
+    np.testing.assert_allclose(gmp_by_image(x, np.array([4, 4, 4, 2])), [1 / 3, 1 / 3, 1 / 2, 1 / 2])
 
 
 @pytest.mark.parametrize("pooling", ["max", "sum", "gmp"])

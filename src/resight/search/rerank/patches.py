@@ -4,13 +4,17 @@ What a whole picture's vector drowns, one of its regions shows: an image is as s
 (Razavian et al., CVPR Workshops 2014, "spatial search", with one query patch).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import QueryError, RecipeError
+from resight.hashing.function import HashFunction
+from resight.hashing.region_similarity import region_similarity
 from resight.search.ranking import Evidence, Ranking
 from resight.search.rerank.reranker import Database, best, check_depth, check_query, first
 
@@ -80,16 +84,26 @@ class Found:
     rows: NDArray[np.int64]
 
 
-def best_regions(query: NDArray[np.float32], regions: Regions, images: NDArray[np.int64] | None = None) -> Found:
+Compare = Callable[[NDArray[np.float32], NDArray[np.int64]], NDArray[np.float32]]
+
+
+def best_regions(
+    query: NDArray[np.float32],
+    regions: Regions,
+    images: NDArray[np.int64] | None = None,
+    compare: Compare | None = None,
+) -> Found:
     """The region of each image that is most similar to a (D,) query, of equal ones the earliest row.
 
-    images: of any order, None for all. Raises QueryError for a query that does not fit or an image without regions.
+    images: of any order, None for all. compare: of a query and (R,) rows, how similar these are; by default the cosine.
+    Raises QueryError for a query that does not fit or an image without regions.
     """
     check_query(query, int(regions.vectors.shape[1]))
     rows = regions._order if images is None else regions.rows_of(np.sort(images))
     if len(rows) == 0:
         return Found(np.empty(0, np.int64), np.empty(0, np.float32), rows)
-    scores = np.concatenate([regions.vectors[rows[i : i + _BLOCK]] @ query for i in range(0, len(rows), _BLOCK)])
+    parts = (rows[i : i + _BLOCK] for i in range(0, len(rows), _BLOCK))
+    scores = np.concatenate([compare(query, p) if compare else regions.vectors[p] @ query for p in parts])
     found, starts = np.unique(regions.ids[rows], return_index=True)
     highest = np.maximum.reduceat(scores, starts)
     reached = np.flatnonzero(scores == np.repeat(highest, np.diff(starts, append=len(rows))))
@@ -106,11 +120,37 @@ def search_regions(query: NDArray[np.float32], regions: Regions, top: int | None
 
 
 @dataclass(frozen=True, eq=False)
+class RegionCodes:
+    """Codes of regions, R×B/8, in the order of their rows, by which they are compared (Song et al., AAAI 2018)."""
+
+    function: HashFunction
+    codes: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, function: HashFunction, regions: Regions) -> Self:
+        """Raises RecipeError for a function of vectors of another length."""
+        if function.dimension != regions.vectors.shape[1]:
+            raise RecipeError(
+                f"the hash function of [[rerank]] patches hashes {function.dimension} entries, and regions have "
+                f"{regions.vectors.shape[1]}: learn one from a collection of this recipe with `resight hash fit`"
+            )
+        parts = [function.encode(regions.vectors[i : i + _BLOCK]) for i in range(0, len(regions), _BLOCK)]
+        return cls(function, np.concatenate([np.empty((0, function.bits // 8), np.uint8), *parts]))
+
+    def similarity(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """1 − 2h/B of a (D,) query and some rows, (R,), whose codes differ from its own in h of B bits."""
+        each = np.arange(len(rows) + 1)  # every region an image of its own, so that it is known which was best
+        shares = region_similarity(self.function.encode(query[None]), self.codes[rows], each)
+        return 2 * shares - 1
+
+
+@dataclass(frozen=True, eq=False)
 class PatchReranker:
     """Re-orders the first `depth` images (None for all) by their most similar region.
 
     weight: of the region in weight·⟨q, region⟩ + (1 − weight)·⟨q, whole⟩, the whole being the image's row of the
         database; at 1, the default, the database is not looked at.
+    codes: compared in place of the regions' vectors, where there are any; ⟨q, region⟩ is then of their ±1, over B.
     The evidence as in ``search_regions``, but for images that spatial verification gave a box: these keep theirs.
     Raises RecipeError for values out of range, and on re-ranking QueryError for an image without regions.
     """
@@ -118,6 +158,7 @@ class PatchReranker:
     regions: Regions
     depth: int | None = 100
     weight: float = 1.0
+    codes: RegionCodes | None = None
 
     def __post_init__(self) -> None:
         check_depth(self.depth)
@@ -125,7 +166,8 @@ class PatchReranker:
             raise RecipeError(f"weight must be within 0 and 1, not {self.weight}")
 
     def rerank(self, query: NDArray[np.float32], ranking: Ranking, database: Database) -> Ranking:
-        found = best_regions(query, self.regions, ranking.ids[: self.depth])
+        compare = None if self.codes is None else self.codes.similarity
+        found = best_regions(query, self.regions, ranking.ids[: self.depth], compare)
         if self.weight < 1:
             whole = database.vectors[database.rows(found.images)] @ query
             found = replace(found, scores=self.weight * found.scores + (1 - self.weight) * whole)

@@ -6,6 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.embedding.gmp import gmp_weights
 from resight.errors import RecipeError
 from resight.search.ranking import Ranking
 from resight.search.rerank.diffusion import Diffusion
@@ -24,16 +25,15 @@ def pool_regions(
     return images, pooled
 
 
-def gmp_weights(vectors: NDArray[np.float32], ids: NDArray[np.int64], ridge: float = 1.0) -> NDArray[np.float64]:
-    """Generalised max-pooling (Murray & Perronnin, CVPR 2014): (K + λI)⁻¹1 for each image, of its regions' products K.
+def gmp_by_image(vectors: NDArray[np.float32], ids: NDArray[np.int64], ridge: float = 1.0) -> NDArray[np.float64]:
+    """``gmp_weights`` of each image's regions among themselves, (R,).
 
-    vectors: R×D regions. ids: (R,). ridge: λ, 1 in the published code. Regions that are alike share a weight.
+    vectors: R×D regions. ids: (R,). ridge: λ, 1 in the published code.
     """
     weights = np.empty(len(ids))
     order = np.argsort(ids, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(ids[order])) + 1):
-        regions = vectors[rows].astype(np.float64)
-        weights[rows] = np.linalg.solve(regions @ regions.T + ridge * np.eye(len(regions)), np.ones(len(regions)))
+        weights[rows] = gmp_weights(vectors[rows], ridge)
     return weights
 
 
@@ -42,7 +42,8 @@ class RegionalDiffusion:
     """Diffusion over all regions of the ranking's first images.
 
     The query may be several vectors, and the database must hold each image's regions as rows with its id.
-    depth: images, None for all. pooling: ``max``, ``sum``, or ``gmp``, the paper's: the sum with ``gmp_weights``.
+    depth: images, None for all. pooling: ``max``, ``sum``, or ``gmp``, the paper's: the sum by
+        ``gmp_by_image``.
     diffusion: over the regions, of which its own depth takes none away; the defaults are the published ones.
     """
 
@@ -61,7 +62,7 @@ class RegionalDiffusion:
         vectors, ids = database.vectors[rows], database.ids[rows]
         scores = self.diffusion.scores(queries, vectors)
         if self.pooling == "gmp":
-            scores = scores * gmp_weights(vectors, ids)
+            scores = scores * gmp_by_image(vectors, ids)
         images, pooled = pool_regions(scores, ids, "max" if self.pooling == "max" else "sum")
         reached = pooled > 0
         return first(ranking, *best(images[reached], pooled[reached]))

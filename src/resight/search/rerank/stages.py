@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook
 from resight.errors import RecipeError
+from resight.hashing.function import HashFunction
 from resight.recipes.recipe import VerifyStage
 from resight.recipes.rerank_stages import (
     AugmentationStage,
@@ -38,7 +39,7 @@ from resight.search.rerank.ime import ManifoldLayer
 from resight.search.rerank.kernel import KernelReranker
 from resight.search.rerank.matching import MatchReranker, lightglue_matcher, mutual_matcher
 from resight.search.rerank.offline import OfflineDiffusion
-from resight.search.rerank.patches import PatchReranker, Regions
+from resight.search.rerank.patches import PatchReranker, RegionCodes, Regions
 from resight.search.rerank.rdp import RegularisedDiffusion
 from resight.search.rerank.reciprocal import KReciprocal
 from resight.search.rerank.regional import RegionalDiffusion
@@ -253,7 +254,9 @@ def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[
 
 
 def _patches(stage: PatchStage, source: Source) -> tuple[Step, Database]:
-    method = PatchReranker(_regions(stage, source), stage.depth, stage.weight)
+    regions = _regions(stage, source)
+    codes = RegionCodes.of(HashFunction.load(stage.hash), regions) if stage.hash else None
+    method = PatchReranker(regions, stage.depth, stage.weight, codes)
     return _bound(method, source.database), source.database
 
 
