@@ -121,7 +121,7 @@ def run_gem(labelled: LabelledSet, recipe: Recipe, folder: Path, brute_work: flo
         return np.asarray(np.load(file))
 
     images = [labelled.locate(path) for path in labelled.database]
-    own = len(images) - labelled.distractors
+    own = len(labelled.own)
     vectors = kept(labelled.name, images[:own])
     if labelled.distractors:
         vectors = np.concatenate([vectors, kept("distractors", images[own:])])

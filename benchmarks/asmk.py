@@ -6,6 +6,7 @@ needed. The three ways take turns in one process and must give the same scores.
 """
 
 import argparse
+import shutil
 import sys
 import tempfile
 import time
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common import header, table, write_json
+from process import Run, watched
 from resight.embedding.codebook import Codebook
 from resight.local.asmk import Encoding, selectivity
 from resight.local.asmk_filter import AsmkFilter
@@ -208,7 +210,72 @@ def measure(options: argparse.Namespace, folder: Path) -> list[Result]:
     return results
 
 
+def build_alone(options: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Seconds that building the file takes, and drawing what goes into it."""
+    chances, code_bytes = word_chances(options.words), options.bits // 8
+    lengths, drawing, began = [], 0.0, time.perf_counter()
+
+    def encodings() -> Iterator[Encoding]:
+        nonlocal drawing
+        rng = np.random.default_rng(options.seed)
+        for _ in range(options.images):
+            start = time.perf_counter()
+            encoding = drawn(chances, options.features, code_bytes, rng)
+            drawing += time.perf_counter() - start
+            yield encoding
+
+    _, lengths = built(encodings(), folder, code_bytes, options.images)
+    np.save(folder / "lengths.npy", np.array(lengths))
+    for part in folder.iterdir():
+        if part.name.isdecimal():
+            shutil.rmtree(part)
+    return time.perf_counter() - began - drawing, drawing
+
+
+def search_alone(options: argparse.Namespace, folder: Path) -> tuple[float, float]:
+    """Milliseconds of the median query, and of the slowest; each is asked once, for images drawn anew."""
+    chances, code_bytes = word_chances(options.words), options.bits // 8
+    rng = np.random.default_rng(options.seed)
+    first = [drawn(chances, options.features, code_bytes, rng) for _ in range(options.queries)]
+    snapshot = snapshot_of(Segment.open(folder / "all"), np.load(folder / "lengths.npy"), folder)
+    centroids = np.zeros((1, options.bits), np.float32)
+    asmk = AsmkFilter(Codebook(centroids, centroids, "made"))
+    weights, spent = word_weights(snapshot, asmk), []
+    for image, encoding in enumerate(first):
+        query = asked(encoding, drawn(chances, options.features * (options.assignments - 1), code_bytes, rng), rng)
+        began = time.perf_counter()
+        scores, _ = word_similarity(snapshot, query, asmk, weights)
+        spent.append(1000 * (time.perf_counter() - began))
+        if int(scores.argmax()) != image:
+            raise RuntimeError(f"the query of image {image} finds image {int(scores.argmax())}")
+    return float(np.median(spent)), max(spent)
+
+
+def alone(options: argparse.Namespace, folder: Path) -> str:
+    """The inverted file by itself, built and searched in a process each: what it takes and what memory."""
+    building = watched(build_alone, options, folder)
+    searching = watched(search_alone, options, folder)
+    kept = sum(path.stat().st_size for path in (folder / "all").iterdir())
+
+    def memory(run: Run) -> str:
+        return f"{run.peak / 2**20:,.0f} ({run.private / 2**20:,.0f})"
+
+    head = ("images", "on disk, GiB", "bytes a descriptor", "built, s", "drawn beside it, s", "memory, MiB (private)",
+            "ms a query", "slowest", "memory, MiB (private)")  # fmt: skip
+    row = (
+        f"{options.images:,}",
+        f"{kept / 2**30:.2f}",
+        f"{kept / (options.images * options.features):.1f}",
+        *(f"{seconds:.0f}" for seconds in building.value),
+        memory(building),
+        *(f"{ms:.0f}" for ms in searching.value),
+        memory(searching),
+    )
+    return table(head, [row])
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
+    """Compare the ways, or measure the inverted file alone."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=int, default=100_000, help="(default: 100000)")
     parser.add_argument("--features", type=int, default=300, help="descriptors an image (default: 300)")
@@ -219,6 +286,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--rounds", type=int, default=3, help="times each is asked (default: 3)")
     parser.add_argument("--subset", type=int, default=100, help="images of brute force (default: 100)")
     parser.add_argument("--seed", type=int, default=0, help="of codes and queries (default: 0)")
+    parser.add_argument("--alone", action="store_true", help="only the inverted file, and what memory it takes")
     parser.add_argument("--work", type=Path, help="folder for the inverted file (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
@@ -229,6 +297,9 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
         f"{options.seed}; the files are in memory or its cache; brute force is brought to all images in proportion"
     )
     with tempfile.TemporaryDirectory(dir=options.work) as folder:
+        if options.alone:
+            print(header(protocol), alone(options, Path(folder)), sep="\n")
+            return []
         results = measure(options, Path(folder))
     rows = [(r.way, f"{r.ms:,.1f}", f"{r.a_second:.3g}", f"{r.bytes:.1f}", f"{r.times:,.1f}") for r in results]
     print(header(protocol))

@@ -115,7 +115,7 @@ def database(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int) 
     learned = "" if network is None else network.fingerprint
     images, parts = [labelled.locate(p) for p in labelled.database], (describing(recipe), learned)
     path = folder / cache_name(labelled.name, images, *parts)
-    added = images[len(images) - labelled.distractors :]
+    added = images[len(labelled.own) :]
     if not Collection.exists(path) and added:
         # Describing the distractors is most of the work, and the same for every set they are added to.
         shared = folder / cache_name("distractors", added, *parts)

@@ -15,7 +15,7 @@ from process import watched
 from resight.errors import ImageError, RecipeError
 from resight.local.rootsift import root
 from resight.recipes import load_recipe
-from resight.recipes.poolings import Gem
+from resight.recipes.poolings import Gem, Plain
 from resight.search.collection import Collection
 
 
@@ -69,7 +69,10 @@ def plain_sift(paths: Sequence[Path], keep: bool) -> float:
 
 
 def plain_network(paths: Sequence[Path], recipe: str) -> float:
-    """The recipe's network in an eager PyTorch loop, one photo at a time, same sizes and GeM: seconds."""
+    """The recipe's network in an eager PyTorch loop, one photo at a time at the same sizes: seconds.
+
+    Pooled by GeM or MAC over the last map alone: of regions, further layers and local features it does nothing.
+    """
     import torch
 
     from resight.networks.architectures import import_timm
@@ -80,9 +83,9 @@ def plain_network(paths: Sequence[Path], recipe: str) -> float:
     network = (
         import_timm().create_model(stage.network, pretrained=False, num_classes=0).eval()
     )  # speed needs no weights
-    if not isinstance(stage.pooling, Gem):
-        raise SystemExit(f"the plain loop pools by GeM, not by {stage.pooling.kind}")
-    p = stage.pooling.p
+    pooling = stage.pooling
+    if not isinstance(pooling, Gem | Plain) or pooling.kind not in ("gem", "mac"):
+        raise SystemExit(f"the plain loop pools by gem or mac, not by {pooling.kind}")
     began = time.perf_counter()
     with torch.inference_mode():
         for path in paths:
@@ -92,7 +95,10 @@ def plain_network(paths: Sequence[Path], recipe: str) -> float:
                 small = cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
                 x = torch.from_numpy(small).permute(2, 0, 1)[None].float() / 255
                 maps = network.forward_features((x - 0.45) / 0.225)
-                maps.clamp(min=1e-6).pow(p).mean((2, 3)).pow(1 / p)
+                if isinstance(pooling, Gem):
+                    maps.clamp(min=1e-6).pow(pooling.p).mean((2, 3)).pow(1 / pooling.p)
+                else:
+                    maps.amax((2, 3))
     return time.perf_counter() - began
 
 

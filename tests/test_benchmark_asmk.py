@@ -30,6 +30,15 @@ def test_it_runs_and_its_ways_agree(asmk, tmp_path, capsys):
     assert [r["way"] for r in json.loads(out.read_text())["results"]] == [ours.way, plain.way, brute.way]
 
 
+def test_the_file_alone_is_built_and_searched_in_processes_of_their_own(asmk, tmp_path, capsys):
+    assert asmk.main([*SMALL, "--alone", "--work", str(tmp_path)]) == []
+    row = capsys.readouterr().out.splitlines()[-1].strip("| ").split(" | ")
+    assert row[0] == "40" and 15 < float(row[2]) < 26
+    for memory in (row[5], row[8]):
+        whole, private = (int(part.replace(",", "").strip("()")) for part in memory.split())
+        assert whole >= private > 10
+
+
 def test_ways_that_differ_are_not_compared(asmk, monkeypatch):
     honest = asmk.PlainFile.score
     monkeypatch.setattr(asmk.PlainFile, "score", lambda self, query: honest(self, query) + np.float32(1e-3))
