@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from resight.describe.description import Description
 from resight.errors import CollectionError
@@ -108,6 +110,20 @@ def test_ties_are_broken_by_id(tmp_path):
     with Store.create(tmp_path / "t", plain(), "f") as made:
         made.add(news(0, same), [], None)
         assert found_ids(made, None, same[:1], 9).tolist() == [list(range(1, 10))]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([-np.inf, -1.0, -0.5, -0.0, 0.0, 2.0**-40, 0.25, 0.5, 1.0]), st.integers(0, 40)),
+             min_size=1, max_size=30, unique_by=lambda pair: pair[1]),
+    st.integers(1, 35),
+)  # fmt: skip
+def test_the_best_of_a_list_are_in_order_with_ties_by_position(pairs, k):
+    cosines = np.array([[c for c, _ in pairs]], np.float32)
+    positions, found = nearest._best([(np.array([[p for _, p in pairs]]), cosines)], k)
+    expected = sorted(((-c, p) for c, p in pairs))[:k]
+    lacking = k - len(expected)
+    assert positions[0].tolist() == [p for _, p in expected] + [-1] * lacking
+    assert found[0].tolist() == [-c for c, _ in expected] + [-np.inf] * lacking
 
 
 def test_a_few_images_are_found_among_many(store):

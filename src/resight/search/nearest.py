@@ -34,7 +34,7 @@ class Nearest:
         self._fresh = self._have[snapshot.ids[self._have] > newest]
         places = snapshot.vectors_at // (4 * dimension)
         end = int(places.max(initial=-1)) + 1
-        self._places = places
+        self._places = np.append(places, -1)  # by position, −1 for none
         self._vectors = log.record(0, 4 * dimension * end).view("<f4").reshape(end, dimension)
 
     def search(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -45,7 +45,7 @@ class Nearest:
         old, engine = len(self._have) - len(self._fresh), self._engine
         if engine is None or old <= FEW:
             return self.exact(queries, k)
-        parts = [self._scan(queries, self._fresh, k)]
+        parts = [self._scan(queries, self._fresh, k)] if len(self._fresh) else []
         asked = math.ceil(k * engine.choice.depth * len(engine) / old)
         while True:
             if asked * _SHARE >= len(engine):
@@ -63,8 +63,8 @@ class Nearest:
         self, queries: NDArray[np.float32], found: NDArray[np.int64]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Cosines of Q×C candidates, read from where they lie."""
-        places = np.where(found >= 0, self._places[found], -1)
-        cosines = np.full(found.shape, -np.inf, np.float32)
+        places = self._places[found]
+        cosines = np.full(found.shape, -np.inf, np.float32)  # which those without a place keep
         asked = np.ascontiguousarray(queries, np.float32)
         _SWIG.fvec_inner_products_by_idx(
             _SWIG.swig_ptr(cosines),
@@ -75,7 +75,6 @@ class Nearest:
             len(asked),
             found.shape[1],
         )
-        cosines[found < 0] = -np.inf
         return found, cosines
 
     def _scan(
@@ -119,8 +118,15 @@ def _best(
         lack = ((0, 0), (0, k - positions.shape[1]))
         positions = np.pad(positions, lack, constant_values=-1)
         cosines = np.pad(cosines, lack, constant_values=-np.inf)
-    order = np.lexsort((positions, -cosines), axis=1)[:, :k]
-    return np.take_along_axis(positions, order, axis=1), np.take_along_axis(cosines, order, axis=1)
+    # One whole number each, the cosine's bits so turned that less is nearer, and then the position: sorting these is
+    # many times as fast as sorting by two keys.
+    bits = (cosines + np.float32(0)).view(np.uint32)  # −0 becomes 0
+    nearer = np.where(bits >> np.uint32(31), bits, ~bits & np.uint32(0x7FFFFFFF))
+    keys = nearer.astype(np.uint64) << np.uint64(32) | positions.astype(np.uint32)
+    keys = np.sort(np.partition(keys, k - 1, axis=1)[:, :k], axis=1)
+    nearer = (keys >> np.uint64(32)).astype(np.uint32)
+    found = np.where(nearer >> np.uint32(31), nearer, ~nearer & np.uint32(0x7FFFFFFF)).view(np.float32)
+    return keys.astype(np.uint32).view(np.int32).astype(np.int64), found
 
 
 def _first(positions: NDArray[np.int64], cosines: NDArray[np.float32], k: int) -> NDArray[np.int64]:

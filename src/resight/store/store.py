@@ -95,13 +95,12 @@ class Snapshot:
         if len(self) * _SPARSE < self.ids[-1]:
             place = np.minimum(np.searchsorted(self.ids, ids), len(self) - 1)
             return np.where(self.ids[place] == ids, place, -1)
-        known = (ids >= 0) & (ids < len(self._positions))
-        return np.where(known, self._positions[np.where(known, ids, 0)], -1)
+        return np.take(self._positions, ids, mode="clip")
 
     @cached_property
     def _positions(self) -> NDArray[np.int64]:
-        """By id. A search looks up an id for every posting it reads, so this is a table."""
-        table = np.full(int(self.ids[-1]) + 1, -1, np.int64)
+        """By id, −1 at both ends. A search looks up an id for every posting it reads, so this is a table."""
+        table = np.full(int(self.ids[-1]) + 2, -1, np.int64)  # ids begin at 1
         table[self.ids] = np.arange(len(self.ids))
         return table
 

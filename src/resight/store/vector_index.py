@@ -89,6 +89,7 @@ class VectorIndex:
 
     def __init__(self, index: Any, ids: NDArray[np.int64], choice: IndexChoice) -> None:
         self._index, self._ids, self.choice = index, ids, choice
+        self._or_none = np.append(ids, -1)  # by row, which faiss gives as −1 for none
 
     @classmethod
     def build(
@@ -158,8 +159,8 @@ class VectorIndex:
         if wanted == 0 or len(queries) == 0:
             return np.full((len(queries), k), -1, np.int64)
         _, rows = self._index.search(np.ascontiguousarray(queries), wanted, params=_parameters(self.choice, wanted))
-        found = np.where(rows >= 0, self._ids[np.maximum(rows, 0)], -1)
-        return np.pad(found, ((0, 0), (0, k - wanted)), constant_values=-1)
+        found = self._or_none[rows]
+        return np.pad(found, ((0, 0), (0, k - wanted)), constant_values=-1) if wanted < k else found
 
     def save(self, folder: Path) -> int:
         """Write to a new folder; its CRC-32, once it is on the disk."""
