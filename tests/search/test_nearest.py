@@ -135,6 +135,17 @@ def test_a_few_images_are_found_among_many(store):
     assert np.mean(found == expected) > 0.95
 
 
+def test_an_engine_that_knows_too_few_leaves_the_rest_to_comparing_all(store):
+    """One cell of 32 has some 125 images: of 150 nearest the short queries' are exact, and the others' are not."""
+    queries, index = crowded(15, 40), build_index(store, IndexChoice("IVF32,SQ8", 1, 1))
+    known = (index.candidates(queries, 150) >= 0).all(axis=1)
+    assert 0 < known.sum() < 40
+    found, _ = nearest_of(store, index).search(queries, 150)
+    expected, _ = nearest_of(store, None).search(queries, 150)
+    same = (found == expected).all(axis=1)
+    assert same[~known].all() and not same[known].all() and (found >= 0).all()
+
+
 def test_fewer_images_than_are_wanted(store):
     rows = np.arange(5)
     found, cosines = nearest_of(store, None, rows).search(crowded(8, 2), 9)

@@ -50,10 +50,16 @@ class Nearest:
         while True:
             if asked * _SHARE >= len(engine):
                 return self.exact(queries, k)
-            found = self._snapshot.positions(engine.candidates(queries, asked).ravel()).reshape(len(queries), -1)
-            if (found >= 0).sum(axis=1).min() >= min(k, old):
-                return _best([*parts, self._refined(queries, found)], k)
-            asked *= 2  # most of what it found is not among these images
+            ids = engine.candidates(queries, asked)
+            found = self._snapshot.positions(ids.ravel()).reshape(ids.shape)
+            short = (found >= 0).sum(axis=1) < min(k, old)
+            if np.any(short & (ids >= 0).all(axis=1)):
+                asked *= 2  # most of what it found is not among these images
+                continue
+            positions, cosines = _best([*parts, self._refined(queries, found)], k)
+            if short.any():  # it knows of no more, as where few cells are visited
+                positions[short], cosines[short] = self.exact(queries[short], k)
+            return positions, cosines
 
     def exact(self, queries: NDArray[np.float32], k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """As ``search``, by comparing all images."""
