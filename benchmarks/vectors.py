@@ -303,7 +303,7 @@ def draw(results: Sequence[Result], path: Path) -> None:
     axes.set_xlabel("images")
     axes.set_ylabel("ms a query, one at a time, one thread")
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0))
     figure.savefig(path, bbox_inches="tight")
 
 
@@ -343,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     if options.stream:
         run = watched(streamed, options.real, options.stream, options, options.stream_kind)
         seconds, size, drawing = run.value
-        head = ("index", "images", "built, s", "of which making them, s", "its bytes an image", "peak memory, MiB")
+        head = ("index", "images", "built, s", "making them alone, s", "its bytes an image", "peak memory, MiB")
         figures = (f"{seconds:.0f}", f"{drawing:.0f}", f"{size / options.stream:.1f}", f"{run.peak / 2**20:.0f}")
         print("", table(head, [(options.stream_kind, f"{options.stream:,}", *figures)]), sep="\n")
     if options.codes:
