@@ -84,7 +84,12 @@ def learn(fitted, labelled, learning):
     fit_hash(learning, recipe.hash.method, BITS, labels=labels).save(recipe.hash.path)
 
 
-@pytest.mark.parametrize("name", SIBLINGS)
+QUICK = ("ae-hash", "itq-hash", "ssdh")  # learned from vectors, and from labels; the others are for `make test-all`
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SIBLINGS]
+)
 def test_from_fit_to_evaluation(name, labelled, weights, tmp_path):
     fitted = made(name, labelled, weights, tmp_path)
     recipe = load_recipe(fitted)
@@ -126,6 +131,7 @@ def test_another_function_than_the_recipe_says_is_refused(labelled, weights, tmp
         collection.add([labelled], workers=1)
 
 
+@pytest.mark.slow
 def test_sah_is_of_one_ridge(labelled, weights, tmp_path):
     """A function that was learned with another ridge does not suit, nor an embedding that was made for another."""
     fitted = made("sah", labelled, weights, tmp_path)

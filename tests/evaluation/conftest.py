@@ -107,7 +107,7 @@ class NumberCollection:
     def learned(self):
         return {"codebook": types.SimpleNamespace(fitted_on="these numbers", photos=self.fitted)}
 
-    def search_timed(self, query, *, box=None, top=None):
+    def search_timed(self, query, *, box=None, top=None, exact=False):
         values = np.array(list(self.numbers.values()))
         if isinstance(query, int):
             asked = values[query - 1]
