@@ -73,6 +73,9 @@ class NumberCollection:
     def __exit__(self, *error):
         return None
 
+    def close(self):
+        pass
+
     def __len__(self):
         return len(self.numbers)
 

@@ -85,7 +85,7 @@ def test_comparing_all_is_what_sorting_all_cosines_is(store):
 @pytest.mark.parametrize("choice", [IndexChoice("SQ8", 2), IndexChoice("IVF32,PQ8x4fs", 10, 16)])
 def test_an_index_finds_the_same_also_after_adding_and_removing(store, choice):
     queries = crowded(3, 20)
-    index = build_index(store, choice)
+    index = build_index(store, store.snapshot(), choice)
     assert np.mean(found_ids(store, index, queries, 10) == truth(store, queries, 10)) > 0.95
     store.add(news(N, crowded(4, 90)), [], None)  # newer than the index
     store.remove(truth(store, queries, 3).ravel().tolist())
@@ -96,7 +96,7 @@ def test_an_index_finds_the_same_also_after_adding_and_removing(store, choice):
 
 
 def test_cosines_are_exact_and_nothing_is_found_twice(store):
-    queries, index = crowded(5, 5), build_index(store, IndexChoice("PQ8x4fs", 5))
+    queries, index = crowded(5, 5), build_index(store, store.snapshot(), IndexChoice("PQ8x4fs", 5))
     positions, cosines = nearest_of(store, index).search(queries, 30)
     searcher = Searcher(store)
     for query, row, found in zip(queries, positions, cosines, strict=True):
@@ -129,7 +129,7 @@ def test_the_best_of_a_list_are_in_order_with_ties_by_position(pairs, k):
 def test_a_few_images_are_found_among_many(store):
     """Of a part that the index has only here and there, as many as are wanted."""
     rows, queries = np.arange(0, N, 12), crowded(7, 8)
-    index = build_index(store, IndexChoice("SQ8", 1))
+    index = build_index(store, store.snapshot(), IndexChoice("SQ8", 1))
     found, _ = nearest_of(store, index, rows).search(queries, 15)
     expected, _ = nearest_of(store, None, rows).search(queries, 15)
     assert np.mean(found == expected) > 0.95
@@ -137,7 +137,7 @@ def test_a_few_images_are_found_among_many(store):
 
 def test_an_engine_that_knows_too_few_leaves_the_rest_to_comparing_all(store):
     """One cell of 32 has some 125 images: of 150 nearest the short queries' are exact, and the others' are not."""
-    queries, index = crowded(15, 40), build_index(store, IndexChoice("IVF32,SQ8", 1, 1))
+    queries, index = crowded(15, 40), build_index(store, store.snapshot(), IndexChoice("IVF32,SQ8", 1, 1))
     known = (index.candidates(queries, 150) >= 0).all(axis=1)
     assert 0 < known.sum() < 40
     found, _ = nearest_of(store, index).search(queries, 150)
@@ -172,10 +172,10 @@ def test_a_sample_is_drawn_by_its_seed(store):
 
 
 def test_an_index_is_kept_across_sessions_and_told_of_damage(store):
-    store.set_index(build_index(store, IndexChoice("SQ8", 3)), N)
+    store.set_index(build_index(store, store.snapshot(), IndexChoice("SQ8", 3)), N)
     before = Searcher(store)
     assert before.snapshot.index.choice == IndexChoice("SQ8", 3)
-    store.set_index(build_index(store, IndexChoice("SQfp16", 1)), N)  # swapped in whole
+    store.set_index(build_index(store, store.snapshot(), IndexChoice("SQfp16", 1)), N)  # swapped in whole
     assert Searcher(store).snapshot.index.choice.kind == "SQfp16"
     assert len([p for p in store.folder.iterdir() if p.name.startswith("index-")]) == 1
     assert before.snapshot.index.candidates(crowded(1, 1), 3).shape == (1, 3)  # a search under way goes on
@@ -190,7 +190,7 @@ def test_an_index_is_kept_across_sessions_and_told_of_damage(store):
 
 
 def test_new_images_are_put_in_and_removed_ones_left_out_in_time(store):
-    store.set_index(build_index(store, IndexChoice("SQ8", 3)), N)
+    store.set_index(build_index(store, store.snapshot(), IndexChoice("SQ8", 3)), N)
     store.add(news(N, crowded(9, 60)), [], None)
     refresh_index(store, lambda _: None)
     assert len(store.index()) == N  # too few to bother
@@ -205,7 +205,7 @@ def test_new_images_are_put_in_and_removed_ones_left_out_in_time(store):
 
 
 def test_a_collection_that_outgrows_its_index_says_so(store):
-    store.set_index(build_index(store, IndexChoice("SQ8")), N // 4 + 1)
+    store.set_index(build_index(store, store.snapshot(), IndexChoice("SQ8")), N // 4 + 1)
     assert advice(store) is None
     store.set_index(store.index(), N // 4)
     assert "chosen when there were 1,000 images; now there are 4,000. `resight tune" in advice(store)
@@ -214,7 +214,7 @@ def test_a_collection_that_outgrows_its_index_says_so(store):
 def test_a_search_by_the_index_is_the_first_part_of_the_whole_ranking(store):
     example = [DescribedExample(Description((64, 48), crowded(12, 1)[0], None))]
     whole, _ = Searcher(store).rank_examples(example, None)
-    store.set_index(build_index(store, IndexChoice("SQfp16", 2)), N)
+    store.set_index(build_index(store, store.snapshot(), IndexChoice("SQfp16", 2)), N)
     searcher = Searcher(store)
     part, cost = searcher.nearest(example, 40).rank_examples(example, 40)
     np.testing.assert_array_equal(part.ids, whole.ids[:40])
@@ -244,7 +244,7 @@ def test_reranking_sees_all_images_whatever_is_asked_for(tmp_path):
         part, _ = searcher.among(rows).rank_examples(example, None)
         assert searcher.nearest(example, 5) is searcher
         with pytest.raises(CollectionError, match="re-ranks all images"):
-            build_index(made, IndexChoice("SQ8"))
+            build_index(made, made.snapshot(), IndexChoice("SQ8"))
     kept = np.isin(whole.ids, rows + 1)
     np.testing.assert_array_equal(part.ids, whole.ids[kept])
     np.testing.assert_array_equal(part.scores, whole.scores[kept])

@@ -101,7 +101,7 @@ def server(kind, request, monkeypatch):
 def searched(kind, store, server):
     """The store, searched through an engine of a kind that holds all its images."""
     if server is None:
-        store.set_index(build_index(store, IndexChoice("SQfp16", 5)), N)
+        store.set_index(build_index(store, store.snapshot(), IndexChoice("SQfp16", 5)), N)
     else:
         connect_engine(store, *server, silent)
     return store

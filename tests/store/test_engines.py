@@ -231,7 +231,7 @@ def test_adding_without_the_server_loses_nothing(connected, qdrant_server, monke
 
 def test_an_index_and_an_engine_exclude_each_other(folder, qdrant_server):
     with Store(folder, write=True) as store:
-        store.set_index(build_index(store, IndexChoice("SQ8")), N)
+        store.set_index(build_index(store, store.snapshot(), IndexChoice("SQ8")), N)
         connect_engine(store, qdrant_server.url, "ours", lambda _: None)
         assert not list(folder.glob("index-*"))
         with pytest.raises(CollectionError, match=f"is searched through ours at {qdrant_server.url}; --drop it first"):

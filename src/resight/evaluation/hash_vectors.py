@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.describe.describer import Describer
-from resight.errors import CollectionError, GroundTruthError, ImageError, QueryError
+from resight.errors import GroundTruthError, ImageError, QueryError
+from resight.evaluation.kept import open_kept
 from resight.evaluation.labelled import LabelledSet, with_distractors
 from resight.evaluation.objects import objects
 from resight.fitted import PhotoSketch
@@ -19,7 +20,7 @@ from resight.search.vectors import check_one_vector, read_vectors
 from resight.store.indexing import Progress
 
 if TYPE_CHECKING:
-    from resight.search.collection import Collection
+    pass
 
 Vectors = NDArray[np.float32]
 Told = Callable[[Progress], None] | None
@@ -115,7 +116,7 @@ def describe(
     labelled = with_distractors(labelled, distractors)
     with tempfile.TemporaryDirectory(prefix="resight-hash-") as temporary:
         folder = Path(temporary) / "collection" if collection is None else Path(collection)
-        with _opened(folder, recipe) as index:
+        with open_kept(folder, recipe) as index:
             index.add([labelled.locate(path) for path in labelled.database], workers=workers, progress=progress)
             learned = index.learned()
         stored = read_vectors(folder)
@@ -146,18 +147,6 @@ def describe(
         {part: share for part, share in shares.items() if share is not None},
         tuple(digests),
     )
-
-
-def _opened(folder: Path, recipe: Recipe) -> "Collection":
-    from resight.search.collection import Collection
-
-    if not Collection.exists(folder):
-        return Collection.create(folder, recipe)
-    index = Collection.open(folder, write=True)
-    if index.recipe != recipe:
-        index.close()
-        raise CollectionError(f"{folder} was made by {index.recipe.name}, not this {recipe.name}; name another folder")
-    return index
 
 
 def _queries(labelled: LabelledSet, recipe: Recipe, database: Vectors, rows: Mapping[str, int]) -> Vectors:

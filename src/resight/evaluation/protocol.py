@@ -12,6 +12,7 @@ from resight.evaluation.acceptance import Outcome
 from resight.evaluation.conditions import Protocol
 from resight.evaluation.figures import Figures, figures
 from resight.evaluation.judge import judge, row
+from resight.evaluation.kept import open_kept
 from resight.evaluation.labelled import LabelledSet, Query, with_distractors
 from resight.evaluation.load import load_labelled
 from resight.evaluation.measure import costs, versions
@@ -104,16 +105,8 @@ def _collection(recipe: Recipe | str | Path, folder: str | Path | None) -> "Iter
             Collection.create(Path(temporary) / "collection", recipe) as index,
         ):
             yield index
-    elif not Collection.exists(folder):
-        with Collection.create(folder, recipe) as index:
-            yield index
     else:
-        wanted = _read(recipe)
-        with Collection.open(folder, write=True) as index:
-            if index.recipe != wanted:
-                raise CollectionError(
-                    f"{folder} was made by {index.recipe.name}, not this {wanted.name}; name another folder"
-                )
+        with open_kept(Path(folder), _read(recipe)) as index:
             yield index
 
 

@@ -19,7 +19,7 @@ from resight.search.nearest import FEW, Nearest
 from resight.store.indexing import Progress
 from resight.store.store import Snapshot, Store
 from resight.store.vector_index import IndexChoice, VectorIndex
-from resight.store.vector_indexing import check_indexable, dimension, vector_blocks, vector_sample
+from resight.store.vector_indexing import build_index, check_indexable, dimension, draw_images
 
 _PART = 50_000  # images on which every kind is tried
 _DEPTHS = (1, 2, 5, 10, 20)  # candidates for each result
@@ -111,14 +111,14 @@ def tune(
     """
     check_indexable(store)
     length, snapshot = dimension(store), store.snapshot()
-    whole = snapshot.take(np.flatnonzero(snapshot.vectors_at >= 0))
+    have = snapshot.vectors_at >= 0
+    whole = snapshot.take(np.flatnonzero(have))
     if len(whole) <= FEW:
         raise CollectionError(
             f"{store.folder}: has {len(whole):,} images with a descriptor; up to {FEW:,} they are compared one by one, "
             "which takes milliseconds and needs no index"
         )
-    drawn = np.random.default_rng(seed).permutation(len(whole))[:_PART]
-    part = whole.take(np.sort(drawn))
+    part = snapshot.take(draw_images(have, _PART, seed))
     pairs = list(zip(kinds(length, len(part)), kinds(length, len(whole)), strict=True))
     pairs = [(small, large) for small, large in pairs if not only or large.startswith(tuple(only))]
     if not pairs:
@@ -159,8 +159,8 @@ class _Bench:
     def __init__(self, store: Store, snapshot: Snapshot, wanted: Wanted, queries: int, seed: int) -> None:
         self._store, self._snapshot, self._wanted, self._seed = store, snapshot, wanted, seed
         self._log, self._length = store.vectors_log(), dimension(store)
-        drawn = np.sort(np.random.default_rng(seed).permutation(len(snapshot))[:queries])
-        self._asked, self._queries = drawn, stored_vectors(snapshot, self._log, drawn, self._length)
+        self._asked = draw_images(snapshot.vectors_at >= 0, queries, seed)
+        self._queries = stored_vectors(snapshot, self._log, self._asked, self._length)
         self._all = Nearest(snapshot, self._log, self._length, None)
         self._truth = self._without_itself(self._all.exact)
 
@@ -173,9 +173,7 @@ class _Bench:
     def build(self, kind: str) -> tuple[VectorIndex, float]:
         """An index of these images, and the seconds it took."""
         began = time.perf_counter()
-        choice = IndexChoice(kind)
-        sample = vector_sample(self._store, self._snapshot, choice.sample, self._seed)
-        index = VectorIndex.build(choice, sample, vector_blocks(self._store, self._snapshot), seed=self._seed)
+        index = build_index(self._store, self._snapshot, IndexChoice(kind), seed=self._seed)
         return index, time.perf_counter() - began
 
     def best(self, index: VectorIndex, build: float, images: int, at_least: IndexChoice | None = None) -> Trial:
@@ -185,10 +183,11 @@ class _Bench:
         """
         least = at_least or IndexChoice(index.choice.kind)
         enough, most = [], None
+        size = index.bytes / len(index)  # found by writing it out, so only once
         for depth in (d for d in _DEPTHS if d >= least.depth):
             for choice in self._efforts(index.choice, depth, least.effort):
                 recall = self._recall(self._nearest(index.asked(choice)))
-                trial = Trial(choice, len(self._snapshot), recall, 0.0, 0.0, index.bytes / len(index), build)
+                trial = Trial(choice, len(self._snapshot), recall, 0.0, 0.0, size, build)
                 if most is None or recall > most.recall:
                     most = trial
                 if recall >= self._wanted.recall:

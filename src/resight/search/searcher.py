@@ -98,7 +98,7 @@ class Searcher:
         self.snapshot = store.snapshot()
         self._whole: Searcher | None = None  # of which this is a part, and which of its positions are here
         self._rows = np.arange(len(self.snapshot))
-        self._store, self._folder = store, store.folder
+        self._store = store
         self._features = store.features_log()
         self._vectors = store.vectors_log()
         if store.needs_codebook and self.snapshot.codebook is None and len(self.snapshot):
@@ -266,12 +266,12 @@ class Searcher:
         And what re-ranking can show of images, by position. Images without a vector, which cannot be re-ranked, are
         the last.
         """
+        if self.recipe.rerank and self._whole is not None:
+            return self._part_of(self._whole, examples)
         ids = self.snapshot.ids
         order = np.lexsort((ids, -similarity))
         if not self.recipe.rerank or self.recipe.global_ is None:
             return order, similarity[order], {}
-        if self._whole is not None:
-            return self._part_of(self._whole, examples)
         described = self.snapshot.vectors_at[order] >= 0
         have, lack = order[described], order[~described]
         ranking = Ranking(ids[have], similarity[have], (None,) * len(have), -np.inf, calibrated=False)
@@ -306,7 +306,7 @@ class Searcher:
         """[[rerank]] bound to this state of the collection; what it builds lies in the collection's folder."""
         source = Source(
             self._database,
-            Cache(self._folder / "rerank"),
+            Cache(self._store.folder / "rerank"),
             regions=self._regions,
             descriptions=None if self.recipe.local is None else self.descriptions,
             codebook=self.snapshot.codebook,
@@ -334,7 +334,7 @@ class Searcher:
         return position
 
     def _regions(self, levels: int) -> Regions:
-        log = RegionLog(self._folder, levels, self._database.dimension)
+        log = RegionLog(self._store.folder, levels, self._database.dimension)
         return Regions(*log.rows(self._database.ids))
 
     @cached_property

@@ -88,8 +88,9 @@ class VectorIndex:
     """A trained faiss index over N vectors. ids: (N,) ascending int64, the image of each."""
 
     def __init__(self, index: Any, ids: NDArray[np.int64], choice: IndexChoice) -> None:
-        self._index, self._ids, self.choice = index, ids, choice
+        self._index, self.choice = index, choice
         self._or_none = np.append(ids, -1)  # by row, which faiss gives as −1 for none
+        self._ids = self._or_none[:-1]
 
     @classmethod
     def build(

@@ -69,17 +69,12 @@ def check_indexable(store: Store) -> None:
         )
 
 
-def build_index(
-    store: Store, choice: IndexChoice, *, seed: int = 0, report: Callable[[Progress], None] = lambda _: None
-) -> VectorIndex:
-    """An index over all images there are, made from a stream; CollectionError where it does not suit them."""
+def build_index(store: Store, snapshot: Snapshot, choice: IndexChoice, *, seed: int = 0) -> VectorIndex:
+    """An index over a snapshot's images, made from a stream; CollectionError where it does not suit them."""
     check_indexable(store)
-    snapshot = store.snapshot()
     sample = vector_sample(store, snapshot, choice.sample, seed)
     try:
-        return VectorIndex.build(
-            choice, sample, _counted(vector_blocks(store, snapshot), len(snapshot), report), seed=seed
-        )
+        return VectorIndex.build(choice, sample, vector_blocks(store, snapshot), seed=seed)
     except ValueError as error:
         raise CollectionError(f"{store.folder}: {error}") from error
 
