@@ -4,14 +4,13 @@ import json
 
 import numpy as np
 import pytest
+from made_vectors import vector_news, vector_recipe
 
 from resight.cli.tune import parse_size, tune
-from resight.describe.description import Description
 from resight.errors import CollectionError, QueryError
-from resight.recipes import Recipe, load_recipe
 from resight.search import index_tuning, nearest
 from resight.search.collection import Collection
-from resight.store.store import New, Store
+from resight.store.store import Store
 
 
 @pytest.fixture
@@ -19,13 +18,10 @@ def folder(tmp_path, monkeypatch):
     """A collection of 1,500 made-up descriptors, which is many here."""
     monkeypatch.setattr(nearest, "FEW", 200)
     monkeypatch.setattr(index_tuning, "FEW", 200)
-    table = load_recipe("mac").model_dump(by_alias=True)
-    table["global"] |= {"dimensions": 16, "whiten": "none"}
     x = np.random.default_rng(0).normal(size=(1500, 16)).astype(np.float32)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    news = [New(f"/{i}.png", str(i), 1, 1, Description((9, 9), v, None)) for i, v in enumerate(x)]
-    with Store.create(tmp_path / "c", Recipe.model_validate(table), "f") as store:
-        store.add(news, [], None)
+    with Store.create(tmp_path / "c", vector_recipe(16), "f") as store:
+        store.add(vector_news(0, x), [], None)
     return tmp_path / "c"
 
 

@@ -1,13 +1,16 @@
 """Searching through an index: what is found is what comparing all finds, whatever was added, removed or left out."""
 
+from functools import partial
+
+import made_vectors
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from made_vectors import vector_news, vector_recipe
 
 from resight.describe.description import Description
 from resight.errors import CollectionError
-from resight.recipes import Recipe, load_recipe
 from resight.search import index_tuning, nearest
 from resight.search.examples import DescribedExample
 from resight.search.index_tuning import Wanted, kinds, tune
@@ -16,31 +19,13 @@ from resight.search.searcher import Searcher
 from resight.store import vector_indexing
 from resight.store.check import problems
 from resight.store.indexing import advice
-from resight.store.store import New, Store
+from resight.store.store import Store
 from resight.store.vector_index import IndexChoice, VectorIndex
 from resight.store.vector_indexing import build_index, refresh_index, vector_blocks, vector_sample
 
 D, N = 32, 4000
-
-
-def crowded(seed, n):
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).normal(size=(80, D))
-    x = centres[rng.integers(0, 80, n)] + 0.5 * rng.normal(size=(n, D))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-
-def plain(**stages):
-    table = load_recipe("mac").model_dump(by_alias=True)
-    table["global"] |= {"dimensions": D, "whiten": "none"}
-    return Recipe.model_validate(table | stages)
-
-
-def news(first, vectors):
-    return [
-        New(f"/{first + i}.png", f"{first + i}", 1, 1, Description((64, 48), vector, None))
-        for i, vector in enumerate(vectors)
-    ]
+crowded = partial(made_vectors.crowded, dimensions=D, crowds=80)
+plain, news = partial(vector_recipe, D), vector_news
 
 
 @pytest.fixture(autouse=True)

@@ -6,12 +6,13 @@ The last is the embedded Qdrant behind HTTP, and a live server as well when RESI
 import os
 import secrets
 
+import made_vectors
 import numpy as np
 import pytest
+from made_vectors import vector_news, vector_recipe
 from qdrant_client import QdrantClient, models
 
 from resight.describe.description import Description
-from resight.recipes import Recipe, load_recipe
 from resight.search import nearest
 from resight.search.nearest import Nearest
 from resight.store import vector_indexing
@@ -26,28 +27,12 @@ LIVE = os.environ.get("RESIGHT_TEST_VECTORDB_URL")
 QDRANT = ["memory", "rest", "live"]
 
 
+def crowded(seed, n, d=D):
+    return made_vectors.crowded(seed, n, d, crowds=40)
+
+
 def silent(state):
     pass
-
-
-def crowded(seed, n, d=D):
-    rng = np.random.default_rng(seed)
-    centres = np.random.default_rng(0).normal(size=(40, d))
-    x = centres[rng.integers(0, 40, n)] + 0.5 * rng.normal(size=(n, d))
-    return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
-
-
-def plain(d=D):
-    table = load_recipe("mac").model_dump(by_alias=True)
-    table["global"] |= {"dimensions": d, "whiten": "none"}
-    return Recipe.model_validate(table)
-
-
-def news(first, vectors):
-    return [
-        New(f"/{first + i}.png", f"{first + i}", 1, 1, Description((64, 48), vector, None))
-        for i, vector in enumerate(vectors)
-    ]
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +47,8 @@ def small(monkeypatch):
 
 @pytest.fixture
 def store(tmp_path):
-    with Store.create(tmp_path / "c", plain(), "f" * 64) as made:
-        made.add(news(0, crowded(1, N)), [], None)
+    with Store.create(tmp_path / "c", vector_recipe(D), "f" * 64) as made:
+        made.add(vector_news(0, crowded(1, N)), [], None)
         yield made
 
 
@@ -135,7 +120,7 @@ def test_candidates_hold_the_nearest(searched):
 def test_it_grows_with_the_collection(searched):
     before = searched.index()
     before.candidates(crowded(3, 1), 1)
-    searched.add(news(N, crowded(4, 300)), [], None)
+    searched.add(vector_news(N, crowded(4, 300)), [], None)
     assert refresh_index(searched, silent) is None
     engine, queries = searched.index(), crowded(4, 300)[:40]
     assert (len(engine), engine.newest) == (N + 300, N + 300)
@@ -156,14 +141,14 @@ def test_removed_images_are_not_found(searched):
 
 def test_a_changed_image_is_another(searched):
     searched.add([New("/7.png", "new", 1, 1, Description((64, 48), crowded(6, 1)[0], None))], [], None)
-    searched.add(news(N, crowded(7, 60)), [], None)
+    searched.add(vector_news(N, crowded(7, 60)), [], None)
     refresh_index(searched, silent)
     position, _ = Nearest(searched.snapshot(), searched.vectors_log(), D, searched.index()).search(crowded(6, 1), 1)
     assert searched.snapshot().ids[position[0, 0]] == N + 1 and 8 not in searched.snapshot().ids
 
 
 def test_a_search_finds_what_comparing_all_finds(searched):
-    searched.add(news(N, crowded(8, 40)), [], None)  # newer than the engine
+    searched.add(vector_news(N, crowded(8, 40)), [], None)  # newer than the engine
     searched.remove(list(range(30, 120)))
     snapshot, log = searched.snapshot(), searched.vectors_log()
     queries = np.concatenate([crowded(9, 15), crowded(8, 40)[:5]])
@@ -177,7 +162,7 @@ def test_a_search_finds_what_comparing_all_finds(searched):
 def test_an_engine_that_grows_under_a_search_finds_nothing_twice(searched):
     asking = searched.index()
     assert asking.newest == N
-    searched.add(news(N, crowded(10, 200)), [], None)
+    searched.add(vector_news(N, crowded(10, 200)), [], None)
     refresh_index(searched, silent)
     snapshot = searched.snapshot()
     found, _ = Nearest(snapshot, searched.vectors_log(), D, asking).search(crowded(10, 200)[:10], 12)
@@ -197,7 +182,7 @@ def test_nothing_is_left(searched):
     refresh_index(searched, silent)
     engine = searched.index()
     assert len(engine) == 0 and (engine.candidates(crowded(12, 3), 4) == -1).all()
-    searched.add(news(N, crowded(13, 80)), [], None)
+    searched.add(vector_news(N, crowded(13, 80)), [], None)
     refresh_index(searched, silent)
     np.testing.assert_array_equal(searched.index().candidates(crowded(13, 80)[:5], 1)[:, 0], np.arange(N + 1, N + 6))
 
@@ -210,8 +195,8 @@ def test_it_is_there_when_the_collection_is_opened_again(searched):
 
 @only_qdrant
 def test_another_recipe_is_refused_and_nothing_is_written(searched, server, tmp_path):
-    with Store.create(tmp_path / "other", plain(), "e" * 64) as other:
-        other.add(news(0, crowded(20, 5)), [], None)
+    with Store.create(tmp_path / "other", vector_recipe(D), "e" * 64) as other:
+        other.add(vector_news(0, crowded(20, 5)), [], None)
         with pytest.raises(EngineError, match=r"of the recipe ffffffffffff, and this collection's are of eeeeeeeeeeee"):
             connect_engine(other, *server, silent)
         assert other.index() is None
@@ -221,7 +206,7 @@ def test_another_recipe_is_refused_and_nothing_is_written(searched, server, tmp_
 @only_qdrant
 def test_another_dimension_is_refused(searched, server, tmp_path):
     with (
-        Store.create(tmp_path / "other", plain(D + 8), "f" * 64) as other,
+        Store.create(tmp_path / "other", vector_recipe(D + 8), "f" * 64) as other,
         pytest.raises(EngineError, match=rf"is for {D} dimensions, and this collection's descriptors have {D + 8}"),
     ):
         connect_engine(other, *server, silent)
@@ -230,7 +215,7 @@ def test_another_dimension_is_refused(searched, server, tmp_path):
 @only_qdrant
 def test_another_collection_of_the_same_recipe_is_refused(searched, server, tmp_path):
     said = "belongs to another resight collection; choose another --name"
-    with Store.create(tmp_path / "other", plain(), "f" * 64) as other, pytest.raises(EngineError, match=said):
+    with Store.create(tmp_path / "other", vector_recipe(D), "f" * 64) as other, pytest.raises(EngineError, match=said):
         connect_engine(other, *server, silent)
 
 
@@ -269,7 +254,7 @@ def test_a_deleted_one_is_made_anew_only_when_asked(searched, server):
     searched.engine().drop()
     with pytest.raises(EngineError, match=rf"has no collection {server[1]}; `--sync` makes it anew.*--exact"):
         len(searched.index())
-    searched.add(news(N, crowded(15, 10)), [], None)
+    searched.add(vector_news(N, crowded(15, 10)), [], None)
     assert "has no collection" in refresh_index(searched, silent)
     assert not searched.engine().exists()
     assert sync_engine(searched, silent).held == len(searched.index()) == N + 10
@@ -279,14 +264,14 @@ def test_a_deleted_one_is_made_anew_only_when_asked(searched, server):
 def test_a_restored_catalogue_hides_no_image(searched):
     """The catalogue has fewer images than the server, and gives their ids to others."""
     restored = searched.engine().facts
-    searched.add(news(N, crowded(16, 60)), [], None)
+    searched.add(vector_news(N, crowded(16, 60)), [], None)
     refresh_index(searched, silent)
     searched.remove(list(range(N + 1, N + 61)))
     with searched.catalogue.transaction() as db:
         db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'images'", (N,))
     searched.set_engine(restored)
     new = crowded(17, 20)
-    searched.add(news(N, new), [], None)
+    searched.add(vector_news(N, new), [], None)
 
     def first():
         found, _ = Nearest(searched.snapshot(), searched.vectors_log(), D, searched.index()).search(new, 1)
@@ -301,7 +286,7 @@ def test_a_restored_catalogue_hides_no_image(searched):
 
 @only_qdrant
 def test_a_server_restored_from_an_older_state_hides_no_image(searched):
-    searched.add(news(N, crowded(18, 60)), [], None)
+    searched.add(vector_news(N, crowded(18, 60)), [], None)
     refresh_index(searched, silent)
     engine = searched.engine()
     engine.delete(np.arange(N - 9, N + 61))
@@ -348,8 +333,8 @@ def test_dropping_leaves_or_deletes_what_it_holds(searched, server):
 def test_embedded_qdrant_on_disk(tmp_path, monkeypatch):
     """What was written before the client was closed is there for the next one."""
     vectors = crowded(19, 40)
-    with Store.create(tmp_path / "small", plain(), "f" * 64) as small:
-        small.add(news(0, vectors), [], None)
+    with Store.create(tmp_path / "small", vector_recipe(D), "f" * 64) as small:
+        small.add(vector_news(0, vectors), [], None)
         for _ in range(2):
             client = QdrantClient(path=str(tmp_path / "qdrant"))
             monkeypatch.setattr("resight.store.qdrant_engine.connect", lambda url, insecure, to=client: to)

@@ -6,12 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from made_vectors import vector_news, vector_recipe
 from typer.testing import CliRunner
 
 from resight.cli.main import app
-from resight.describe.description import Description
 from resight.errors import CollectionError
-from resight.recipes import Recipe, load_recipe
 from resight.search import nearest
 from resight.search.collection import Collection
 from resight.search.index_tuning import Wanted
@@ -20,7 +19,7 @@ from resight.store.engines import connect_engine, engine_state
 from resight.store.indexing import AddReport
 from resight.store.qdrant_connection import TOKEN, EngineError, checked_url
 from resight.store.qdrant_engine import EngineFacts
-from resight.store.store import New, Store
+from resight.store.store import Store
 from resight.store.vector_index import IndexChoice
 from resight.store.vector_indexing import build_index
 
@@ -34,13 +33,6 @@ def vectors(seed, n):
     return (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
 
 
-def news(first, x):
-    return [
-        New(f"/{first + i}.png", f"{first + i}", 1, 1, Description((64, 48), vector, None))
-        for i, vector in enumerate(x)
-    ]
-
-
 @pytest.fixture(autouse=True)
 def plain_surroundings(monkeypatch):
     monkeypatch.delenv(TOKEN, raising=False)
@@ -49,10 +41,8 @@ def plain_surroundings(monkeypatch):
 
 @pytest.fixture
 def folder(tmp_path):
-    table = load_recipe("mac").model_dump(by_alias=True)
-    table["global"] |= {"dimensions": D, "whiten": "none"}
-    with Store.create(tmp_path / "c", Recipe.model_validate(table), "f" * 64) as made:
-        made.add(news(0, vectors(1, N)), [], None)
+    with Store.create(tmp_path / "c", vector_recipe(D), "f" * 64) as made:
+        made.add(vector_news(0, vectors(1, N)), [], None)
     return tmp_path / "c"
 
 
@@ -211,7 +201,7 @@ def test_removing_without_the_server_says_so_and_sync_catches_up(connected, resi
 def test_adding_without_the_server_loses_nothing(connected, qdrant_server, monkeypatch):
     def add(store, *_, **__):
         """What an indexing run leaves, without a network to describe photos with."""
-        store.add(news(N, vectors(2, 9)), [], None)
+        store.add(vector_news(N, vectors(2, 9)), [], None)
         return AddReport(9, 0, 0, 0, 0, 0, 0.0, "Advice.")
 
     monkeypatch.setattr("resight.search.collection.indexing.add", add)
