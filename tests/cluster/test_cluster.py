@@ -326,8 +326,12 @@ def test_rankings_are_those_of_one_machine(cluster, made, photos, assert_same, n
 
 
 @pytest.mark.parametrize("name", ["global", "hash"])
-def test_rankings_by_vectors_are_those_of_one_machine(cluster, made, assert_same, name):
-    """Of stored descriptions, since there is no network of these vectors; and what is learned over the shards."""
+def test_rankings_by_vectors_are_those_of_one_machine(cluster, made, assert_same, name, monkeypatch):
+    """Of stored descriptions, since there is no network of these vectors; and what is learned over the shards.
+
+    One machine finds the nearest codes by an index here, as of many images; it finds as many as there are.
+    """
+    monkeypatch.setattr("resight.search.searcher.FEW", 5)
     folder = made(name)
     with (
         served(Files(folder / "shards"), 1, cluster),

@@ -71,6 +71,10 @@ class ClusterSearcher(Searcher):
             whole.missing = Missing(tuple(sorted(lost)), images, sum(map(len, self._ids)))
             return found
 
+    def nearest(self, examples: Sequence[DescribedExample], top: int | None) -> Searcher:
+        """Itself: on a cluster all images are compared, however many there are."""
+        return self
+
     def stored(self, position: int) -> Description:
         """As ``Searcher.stored``; ShardsLost where no replica answers."""
         found: Description = self._of("stored", position)
