@@ -14,8 +14,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 demo: .venv/demo
 	@$(BIN)/python demo/demo.py demo-output
 
+# A process a core, each on one thread: two that share the cores would wait for each other.
 test: lint
-	@$(BIN)/pytest
+	@OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-all: lint
 	@$(BIN)/pytest -m "not gpu"
@@ -46,5 +47,5 @@ clean:
 
 .venv/dev: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing resight and what its tests need into .venv, once (about two gigabytes) …"
-	@$(PIP) -e '.[deep,dev,fast,heif]'
+	@$(PIP) -e '.[deep,dev,fast,heif,train]'
 	@touch $@
