@@ -8,15 +8,26 @@ import typer
 from resight.cli import output
 from resight.cli.options import Json, Quiet, RecipeName, Weights, Workers, chosen_recipe
 from resight.cli.progress import Reporter
+from resight.errors import GroundTruthError
 
 
 def evaluate(
     labelled: Annotated[
         Path,
-        typer.Argument(metavar="SET", help="A folder with gt.json, or with one sub-folder an object."),
+        typer.Argument(
+            metavar="SET", help="A folder with gt.json, or with one sub-folder an object, or see --dataset."
+        ),
     ],
     recipe: RecipeName = None,
     weights: Weights = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="NAME", help="SET is this one of `resight datasets list`, as published."),
+    ] = None,
+    protocol: Annotated[
+        str | None, typer.Option("--protocol", metavar="P", help="One of the data set's, by default the usual one.")
+    ] = None,
+    partial: Annotated[bool, typer.Option("--partial", help="Though the data set is not whole.")] = False,
     distractors: Annotated[
         list[Path] | None, typer.Option("--distractors", metavar="FOLDER", help="Photos that match no query.")
     ] = None,
@@ -26,7 +37,12 @@ def evaluate(
     ] = None,
     queries: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of the queries.")] = None,
     seed: Annotated[int, typer.Option(help="Chooses those queries.")] = 0,
-    ap: Annotated[str, typer.Option(help="trapezoidal, rectangular or truncated.")] = "trapezoidal",
+    ap: Annotated[
+        str | None,
+        typer.Option(
+            help="trapezoidal, rectangular, truncated or truncated-1000; by default the data set's, or the first."
+        ),
+    ] = None,
     json: Json = False,
     page: Annotated[
         Path | None,
@@ -38,7 +54,18 @@ def evaluate(
     """Measure a recipe on a labelled set, and say by which protocol."""
     from resight import evaluation
 
-    chosen = evaluation.load_labelled(labelled)
+    if dataset is not None:
+        from resight.evaluation.datasets import load_dataset
+
+        chosen = load_dataset(dataset, labelled, protocol, partial=partial)
+        kind = ap or chosen.average_precision
+    elif protocol is not None or partial:
+        raise GroundTruthError(
+            "--protocol and --partial are for the sets of `resight datasets list`: give --dataset NAME"
+        )
+    else:
+        chosen = evaluation.load_labelled(labelled)
+        kind = ap or "trapezoidal"
     if queries is not None:
         chosen = evaluation.sample(chosen, queries, seed)
     with Reporter(quiet) as reporter:
@@ -47,7 +74,7 @@ def evaluate(
             chosen_recipe(recipe, weights),
             distractors=distractors or (),
             collection=collection,
-            ap=ap,
+            ap=kind,
             workers=workers,
             progress=reporter,
         )

@@ -1,25 +1,29 @@
-"""Studies: what pooling, length or layer of a network does to mAP on labelled sets."""
+"""Studies: what a part of a system, or the whole of it, does to mAP on labelled sets."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resight.cli import output
-from resight.cli.options import Quiet, RecipeName, Weights, chosen_recipe
+from resight.cli.options import Quiet, RecipeName, Weights, Workers, chosen_recipe
 from resight.cli.progress import Reporter
-from resight.errors import ResightError
+from resight.errors import RecipeError, ResightError
 
 if TYPE_CHECKING:
     from resight.evaluation.labelled import LabelledSet
     from resight.evaluation.plot import Study
+    from resight.recipes import Recipe
 
-app = typer.Typer(no_args_is_help=True, help="Compare poolings, dimensions or layers of a network on labelled sets.")
+app = typer.Typer(no_args_is_help=True, help="Compare parts of a network, networks, or whole systems on labelled sets.")
 
 Sets = Annotated[list[Path], typer.Argument(metavar="SET", help="As for `evaluate`; a column each.")]
 Into = Annotated[
     Path,
-    typer.Option("--into", metavar="FOLDER", help="Where table.md, results.json and plot.svg are written."),
+    typer.Option(
+        "--into", metavar="FOLDER", help="Where table.md, results.csv, results.json and plot.svg are written."
+    ),
 ]
 Fit = Annotated[
     list[Path] | None,
@@ -84,6 +88,162 @@ def layers(sets: Sets, into: Into, recipe: RecipeName = None, weights: Weights =
     with _asked(into, quiet) as reporter:
         found = study.study_layers(_load(sets), chosen_recipe(recipe, weights), report=reporter.report)
     _finish(found, into)
+
+
+@app.command()
+def depth(
+    sets: Sets,
+    into: Into,
+    network: Annotated[
+        list[str],
+        typer.Option(
+            "--network",
+            metavar="NAME[@LAYER][=WEIGHTS]",
+            help="From shallow to deep, one each time; by default its last map, and the library's weights.",
+        ),
+    ],
+    max_side: Annotated[int, typer.Option(min=32, help="Longest side of what the networks see, in pixels.")] = 1024,
+    quiet: Quiet = False,
+) -> None:
+    """Compare networks, the last map of each under MAC."""
+    from resight.evaluation.study_depth import study_depth
+
+    with _asked(into, quiet) as reporter:
+        recipes = network_recipes(network, max_side)
+        found = study_depth(_load(sets), recipes, report=reporter.report)
+    _finish(found, into)
+
+
+@app.command()
+def regions(
+    sets: Sets,
+    into: Into,
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    levels: Annotated[int, typer.Option(min=1, max=8, help="Of the grid, at most.")] = 3,
+    quiet: Quiet = False,
+) -> None:
+    """Compare search by the whole image with search by more and more regions, each with a vector of its own."""
+    from resight.evaluation.study_regions import study_regions
+
+    with _asked(into, quiet) as reporter:
+        chosen = chosen_recipe(recipe, weights)
+        found = study_regions(_load(sets), chosen, levels=levels, report=reporter.report)
+    _finish(found, into)
+
+
+@app.command("training-set")
+def training_set(
+    sets: Sets,
+    into: Into,
+    recipe: Annotated[
+        list[str],
+        typer.Option("--recipe", metavar="[NAME=]RECIPE", help="What was fitted or trained, one each time."),
+    ],
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--stage",
+            metavar="METHOD[:KEY=VALUE,…][+…]",
+            help="A further re-ranking, as of `rerank`; + joins several. Repeatable: each is measured apart.",
+        ),
+    ] = None,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare what recipes were trained on, against how their results are re-ranked."""
+    from resight.cli.rerank import parse_stage
+    from resight.evaluation.study_training import study_training_set
+    from resight.recipes import load_recipe
+
+    rerankings = {text: [parse_stage(part) for part in text.split("+")] for text in stage or []}
+    with _asked(into, quiet) as reporter:
+        named = [_named(text) for text in recipe]
+        recipes = {name: load_recipe(place) for name, place in named}
+        if len(recipes) < len(named):
+            raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+        found = study_training_set(_load(sets), recipes, rerankings, workers=workers, progress=reporter)
+    _finish(found, into)
+
+
+@app.command()
+def progress(
+    into: Into,
+    reports: Annotated[
+        list[Path] | None, typer.Argument(metavar="REPORT.json…", help="Of `evaluate --json` or `score --json`.")
+    ] = None,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--published", metavar="FILE.csv|survey", help="Figures of papers: set,system,year,map,source. Repeatable."
+        ),
+    ] = None,
+    year: Annotated[
+        list[str] | None,
+        typer.Option("--year", metavar="RECIPE=YEAR", help="Of a recipe that does not come with resight."),
+    ] = None,
+) -> None:
+    """Draw how the best mAP went up over the years: of reports, and of published figures on the same sets."""
+    from resight.evaluation.kept_report import read_report
+    from resight.evaluation.study_progress import read_published, study_progress
+
+    years = {}
+    for text in year or []:
+        name, equals, value = text.partition("=")
+        if not equals or not value.isdecimal():
+            raise ResightError(f"--year {text}: should be RECIPE=YEAR")
+        years[name] = int(value)
+    with _asked(into, True):
+        figures = [milestone for file in published or [] for milestone in read_published(file)]
+        found = study_progress([read_report(path) for path in reports or []], figures, years)
+    found.write(into)
+    output.line(found.table())
+
+
+def network_recipes(networks: list[str], max_side: int) -> "list[Recipe]":
+    """A recipe for each ``NAME[@LAYER][=WEIGHTS]``, called as the network; as layer and weights too where two are one.
+
+    Raises RecipeError where a network has no map, or there are no such weights.
+    """
+    from resight.networks.sketch import Sketch
+    from resight.recipes import Recipe
+
+    parts = [re.fullmatch(r"([^@=]+)(?:@([^=]+))?(?:=(.+))?", text) for text in networks]
+    made = []
+    for text, match in zip(networks, parts, strict=True):
+        if match is None:
+            raise RecipeError(f"--network {text}: should be NAME[@LAYER][=WEIGHTS]")
+        name, layer, weights = match.groups()
+        if weights is not None and not Path(weights).is_file():
+            raise RecipeError(f"--network {text}: there is no weights file {weights}")
+        if layer is None:
+            maps = [each.name for each in Sketch(name).layers() if each.kind == "map"]
+            if not maps:
+                raise RecipeError(f"--network {text}: none of its layers is a map: name another network")
+            layer = maps[-1]
+        shared = sum(other is not None and other[1] == name for other in parts) > 1
+        label = "-".join(filter(None, [name, match[2], weights and Path(weights).stem])) if shared else name
+        stage = {"network": name, "layer": layer, "max_side": max_side, "whiten": "none"}
+        stage["weights"] = str(Path(weights).absolute()) if weights else ""
+        made.append(
+            Recipe.model_validate(
+                {
+                    "name": re.sub(r"[^a-z0-9._-]", "-", label.lower()),
+                    "title": text,
+                    "source": "",
+                    "filter": "global",
+                    "image": {"max_side": max_side},
+                    "global": stage,
+                }
+            )
+        )
+    return made
+
+
+def _named(text: str) -> tuple[str, str]:
+    """What a recipe is called and where it is: ``NAME=RECIPE``, or the recipe's own name or folder."""
+    name, equals, place = text.partition("=")
+    return (name, place) if equals else (Path(text).name, text)
 
 
 def _asked(into: Path, quiet: bool) -> Reporter:

@@ -22,7 +22,8 @@ class Figures:
     """Means over the queries of a set or subset, in [0, 1] where not said otherwise; None where undefined.
 
     queries, unanswerable: queries with and without positives; only ``acceptance`` looks at the latter.
-    revisited_precision_at_10: at min(last positive's rank, 10).
+    revisited_precision_at_5, revisited_precision_at_10: at min(last positive's rank, 5 or 10); at 1 it is
+        ``precision_at_1``.
     median_first: median 1-based rank of the first positive, queries that retrieved none counted as infinitely
         late; None where that is the median.
     ns_score: in [1, 4], where every query is one of four images of its object.
@@ -33,6 +34,7 @@ class Figures:
     mean_average_precision: float | None
     precision_at_1: float | None
     precision_at_10: float | None
+    revisited_precision_at_5: float | None
     revisited_precision_at_10: float | None
     recall_at_10: float | None
     recall_at_100: float | None
@@ -60,6 +62,7 @@ def figures(outcomes: Sequence[Outcome], kind: str = "trapezoidal", *, in_fours:
         mean_average_precision=mean(lambda o: average_precision(o.ranks, o.positives, kind)),
         precision_at_1=mean(lambda o: precision_at(o.ranks, 1)),
         precision_at_10=mean(lambda o: precision_at(o.ranks, 10)),
+        revisited_precision_at_5=mean(lambda o: revisited_precision_at(o.ranks, o.positives, 5)),
         revisited_precision_at_10=mean(lambda o: revisited_precision_at(o.ranks, o.positives, 10)),
         recall_at_10=mean(lambda o: recall_at(o.ranks, o.positives, 10)),
         recall_at_100=mean(lambda o: recall_at(o.ranks, o.positives, 100)),

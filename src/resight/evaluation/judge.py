@@ -12,25 +12,26 @@ from resight.search.ranking import Ranking
 
 
 def judge(query: Query, ranking: Ranking, ids: Mapping[str, int]) -> Outcome:
-    """What the figures need of a ranking, from which the query itself and its junk are removed first.
+    """What the figures need of a ranking, from which its junk is removed first, and the query unless it keeps itself.
 
     ids: image path → id of the database images that were indexed; a positive without an id is not retrieved.
     """
-    removed = _known(ids, query.junk | {query.path})
+    removed = _known(ids, query.junk if query.keeps_itself else query.junk | {query.path})
     ranks = positive_ranks(ranking.ids, _known(ids, query.positives), removed)
     accepted = ~np.isin(ranking.ids[: ranking.accepted], removed)
     return Outcome(ranks, len(query.positives), int(np.count_nonzero(accepted)))
 
 
 def row(query: Query, outcome: Outcome, ranking: Ranking, names: Mapping[int, str], *, kind: str, top: int) -> Row:
-    """The query's row in the report, with the first ``top`` of its ranking, junk included, itself left out.
+    """The query's row in the report, with the first ``top`` of its ranking, junk included, itself left out
+    unless it keeps itself.
 
     names: image id → path. kind: of average precision.
     """
     results = []
     for place, image_id in enumerate(ranking.ids[: top + 1].tolist()):
         path, evidence = names[image_id], ranking.evidence[place]
-        if path != query.path:
+        if path != query.path or query.keeps_itself:
             inliers = None if evidence is None else evidence.inliers
             score, accepted = float(ranking.scores[place]), place < ranking.accepted
             results.append(Result(path, score, accepted, _verdict(query, path), inliers))

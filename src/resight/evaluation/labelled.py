@@ -21,6 +21,8 @@ class Query:
     box: (x1, y1, x2, y2), the part of the image that is asked about, in its upright pixels; None for all.
     positives: database images that show the object; none where "nothing found" is the right answer.
     junk: database images that count neither way and are removed from the ranking (revisitop).
+    keeps_itself: a query that is in the database stays in its own ranking, and may be its own positive, as Oxford5k and
+        Paris6k count; else it is removed.
     """
 
     path: str
@@ -28,6 +30,7 @@ class Query:
     junk: frozenset[str] = frozenset()
     box: Box | None = None
     subset: str | None = None
+    keeps_itself: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class LabelledSet:
     groups: image path → name of the object it shows, where that is known.
     revision: hash of the ground truth as it was read.
     selection: which queries were kept of that revision; "" for all.
+    average_precision: the kind (see `metrics`) that the set's protocol takes.
     distractors: how many database images, the last ones, were added to it.
     Raises GroundTruthError, naming the file and the entry, where an answer does not fit the database, no
     query has an answer, or an image is listed twice.
@@ -53,6 +57,7 @@ class LabelledSet:
     groups: Mapping[str, str] = field(default_factory=dict)
     revision: str = ""
     selection: str = ""
+    average_precision: str = "trapezoidal"
     distractors: int = 0
 
     def __post_init__(self) -> None:
@@ -76,13 +81,15 @@ class LabelledSet:
     def leave_one_out(self) -> bool:
         """Whether queries are images of the database, each removed from its own ranking."""
         database = frozenset(self.database)
-        return any(query.path in database for query in self.queries)
+        return any(query.path in database and not query.keeps_itself for query in self.queries)
 
     @property
     def in_fours(self) -> bool:
         """Whether the N-S score is defined: every query is one of four database images of its object."""
         database = frozenset(self.database)
-        return all(q.path in database and len(q.positives) == 3 and not q.junk for q in self.queries)
+        return all(
+            q.path in database and len(q.positives) == 3 and not q.junk and not q.keeps_itself for q in self.queries
+        )
 
     @property
     def own(self) -> tuple[str, ...]:
@@ -158,7 +165,7 @@ def refuse(origin: str, reason: str) -> None:
 
 
 def _check(query: Query, database: frozenset[str], where: str) -> None:
-    if query.path in query.positives:
+    if query.path in query.positives and not query.keeps_itself:
         raise GroundTruthError(f"{where} is its own positive: list the other images of its object only")
     if both := query.positives & query.junk:
         raise GroundTruthError(f"{where}: {min(both)} is both positive and junk: it can be only one")

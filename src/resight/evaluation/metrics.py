@@ -13,8 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from resight.errors import ResightError
 
-TRUNCATE_AT: Final = 100
-"""The cut-off of the truncated average precision: GLDv2's mAP@100."""
+TRUNCATE_AT: Final = {"truncated": 100, "truncated-1000": 1000}
+"""Cut-offs of the truncated average precisions: GLDv2's mAP@100, ILIAS's mAP@1k."""
 
 
 def positive_ranks(
@@ -69,14 +69,42 @@ def rectangular(ranks: NDArray[np.int64], positives: int) -> float:
 
 def truncated(ranks: NDArray[np.int64], positives: int) -> float:
     """Rectangular within the first 100: Σ_{k≤100} P(k)·rel(k) / min(R, 100) (GLDv2, Weyand et al. 2020)."""
-    return rectangular(ranks[ranks < TRUNCATE_AT], min(positives, TRUNCATE_AT))
+    return _truncated(ranks, positives, TRUNCATE_AT["truncated"])
+
+
+def truncated_1000(ranks: NDArray[np.int64], positives: int) -> float:
+    """Rectangular within the first 1000: Σ_{k≤1000} P(k)·rel(k) / min(R, 1000) (ILIAS, Kordopatis-Zilos et al. 2025).
+
+    That paper's AP × found / min(R, 1000), AP being the mean over those found.
+    """
+    return _truncated(ranks, positives, TRUNCATE_AT["truncated-1000"])
+
+
+def _truncated(ranks: NDArray[np.int64], positives: int, k: int) -> float:
+    return rectangular(ranks[ranks < k], min(positives, k))
 
 
 AVERAGE_PRECISIONS: Final[dict[str, Callable[[NDArray[np.int64], int], float]]] = {
     "trapezoidal": trapezoidal,
     "rectangular": rectangular,
     "truncated": truncated,
+    "truncated-1000": truncated_1000,
 }
+
+
+def micro_average_precision(right: NDArray[np.bool_], answerable: int) -> float:
+    """GAP, or µAP: average precision of all queries' predictions in one list (Weyand et al. 2020, GLDv2 recognition).
+
+    GAP = Σ_i P(i)·right(i) / M, P(i) the share of the first i that are right.
+    right: (N,), whether each prediction, at most one a query, is right; most confident first, those of queries without
+        an answer among them, wrong. answerable: M, queries with an answer, whether anything was predicted or not.
+    Raises ValueError where no query has an answer, or more predictions are right.
+    """
+    if answerable < 1:
+        raise ValueError("no query has an answer: there is nothing to recognise")
+    ranks = np.flatnonzero(right)
+    _check(ranks, answerable)
+    return rectangular(ranks, answerable)
 
 
 def precision_at(ranks: NDArray[np.int64], k: int) -> float:

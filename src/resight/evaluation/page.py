@@ -16,7 +16,7 @@ SIDE = 240  # the longest side of a picture in pixels
 
 _ORDER = (
     "mAP, precision (P) and recall (R) in per cent, means over the queries with an answer. "
-    "P@10 rev. stops at the last positive where that is sooner; first: median rank of the first match."
+    "P@5 and P@10 rev. stop at the last positive where that is sooner; first: median rank of the first match."
 )
 _ACCEPTANCE = (
     "In per cent. Queries with an answer: the first result is accepted and right (found), nothing is "

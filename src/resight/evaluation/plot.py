@@ -1,14 +1,25 @@
 """What a study found, as a Markdown table and as a plot: one SVG file, readable on light and dark pages alike."""
 
+import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import escape
 
-Kind = Literal["pooling", "dimensions", "layers"]
+Kind = Literal["pooling", "dimensions", "layers", "depth", "regions", "training-set"]
+
+# What is compared, as the heading of a table.
+_COMPARED: Mapping[Kind, str] = {
+    "pooling": "pooling",
+    "dimensions": "recipe",
+    "layers": "layer",
+    "depth": "network",
+    "regions": "regions",
+    "training-set": "recipe",
+}
 
 # Middle tones, which stand out from white and from black; no background is drawn.
 _INK = "#7d7d7d"
@@ -96,7 +107,11 @@ def _text(content: str, x: float, y: float, anchor: str, turn: float = 0) -> str
 
 @dataclass(frozen=True)
 class Result:
-    """One descriptor on one set. variant: pooling, layer, or recipe. projection: "none", "pca" or "pca-whitening"."""
+    """One descriptor on one set.
+
+    variant: pooling, layer, network, regions or recipe. projection: "none", "pca" or "pca-whitening"; of a training
+        set, the re-ranking. dimensions: of a vector, 0 where there is none.
+    """
 
     set: str
     variant: str
@@ -134,11 +149,12 @@ class Study:
         """Markdown: a row for each descriptor, a column for each set; mAP in per cent."""
         lines = list(dict.fromkeys((r.variant, r.projection, r.dimensions) for r in self.results))
         figure = {(r.variant, r.projection, r.dimensions, r.set): r.mean_average_precision for r in self.results}
-        rows = [(v, p, str(d), *(f"{100 * figure[v, p, d, s]:.1f}" for s in self.sets)) for v, p, d in lines]
-        first = "pooling" if self.kind == "pooling" else "layer" if self.kind == "layers" else "recipe"
-        head = (first, "projection", "dimensions", *self.sets)
-        cells = (head, ("---",) * len(head), *rows)
-        return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in cells)
+        rows = [
+            (v, p, str(d) if d else "–", *(f"{100 * figure[v, p, d, s]:.1f}" for s in self.sets)) for v, p, d in lines
+        ]
+        second = "re-ranking" if self.kind == "training-set" else "projection"
+        head = (_COMPARED[self.kind], second, "dimensions", *self.sets)
+        return markdown((head, *rows))
 
     def plot(self) -> str:
         """SVG: mAP over what is compared, a colour for each set; hollow marks and broken lines where not whitened.
@@ -156,27 +172,38 @@ class Study:
             at = over[str(r.dimensions) if scaled else r.variant]
             drawn.setdefault((r.set, r.projection), []).append((at, r.mean_average_precision))
         whitens = any(r.projection == "pca-whitening" for r in shown)
+        grid = self.kind == "training-set"  # a colour for each re-ranking of each set
         series = [
             Series(
-                name if projection == "none" else f"{name}, {projection}",
-                self.sets.index(name),
+                name if projection == "none" and not grid else f"{name}, {projection}",
+                number if grid else self.sets.index(name),
                 whitens and projection != "pca-whitening",
                 tuple(points),
             )
-            for (name, projection), points in drawn.items()
+            for number, ((name, projection), points) in enumerate(drawn.items())
         ]
         ticks = [(x, label) for label, x in over.items()]
-        return plot(series, ticks, across=self.kind, up="mAP, %", joined=self.kind != "pooling")
+        return plot(series, ticks, across=self.kind, up="mAP, %", joined=self.kind not in ("pooling", "training-set"))
 
     def write(self, into: Path) -> None:
-        """Write table.md, results.json and plot.svg into a folder."""
+        """Write table.md, results.csv, results.json and plot.svg into a folder."""
         into.mkdir(parents=True, exist_ok=True)
         facts = {"study": self.kind, "protocol": self.protocol, "results": [asdict(r) for r in self.results]}
         (into / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        with (into / "results.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(field.name for field in fields(Result))
+            writer.writerows(astuple(result) for result in self.results)
         plain = [f"{name}: {value}" for name, value in self.protocol.items() if isinstance(value, str)]
         said = "".join(f"{line}  \n" for line in [*plain, *self.warnings])
         (into / "table.md").write_text(f"{said}\n{self.table()}\n", encoding="utf-8")
         (into / "plot.svg").write_text(self.plot(), encoding="utf-8")
+
+
+def markdown(table: Sequence[Sequence[str]]) -> str:
+    """A table, the first row of which is its head."""
+    head, *rows = table
+    return "\n".join(f"| {' | '.join(map(_cell, row))} |" for row in (head, ["---"] * len(head), *rows))
 
 
 def _cell(text: str) -> str:

@@ -32,7 +32,7 @@ def evaluate(
     *,
     distractors: Iterable[str | Path] = (),
     collection: str | Path | None = None,
-    ap: str = "trapezoidal",
+    ap: str | None = None,
     top: int = 10,
     workers: int | None = None,
     progress: "Callable[[Progress], None] | None" = None,
@@ -42,37 +42,38 @@ def evaluate(
     labelled: the set, or the folder to load it from. distractors: folders whose images join its database.
     collection: a folder to keep the collection in, so that another run need not index again; else a temporary
         one.
-    ap: kind of average precision, one of `metrics.AVERAGE_PRECISIONS`. top: results kept in each row of the
-        report.
+    ap: kind of average precision, one of `metrics.AVERAGE_PRECISIONS`; None for the set's own. top: results kept in
+        each row of the report.
     workers: processes that describe images; None for the collection's choice.
 
-    A query that is itself in the database is removed from its own ranking, and where it has no box its stored
-    description is the query. A database image that could not be indexed counts as not retrieved and is
+    A query that is itself in the database is removed from its own ranking unless it keeps itself, and where it has no
+    box its stored description is the query. A database image that could not be indexed counts as not retrieved and is
     reported.
     Raises GroundTruthError, QueryError naming a query that cannot be read, and CollectionError where
     ``collection`` was made by another recipe or holds images that are not in the set's database.
     """
     from resight.search.collection import Progress
 
-    if ap not in AVERAGE_PRECISIONS:
+    if ap is not None and ap not in AVERAGE_PRECISIONS:
         raise ResightError(f"no average precision is called {ap!r}; choose {', '.join(AVERAGE_PRECISIONS)}")
     if not isinstance(labelled, LabelledSet):
         labelled = load_labelled(labelled)
+    ap = ap or labelled.average_precision
     labelled = with_distractors(labelled, distractors)
-    with _collection(recipe, collection) as index:
-        _ids(index, labelled)  # refuse a collection of other images before anything is added to it
+    with opened(recipe, collection) as index:
+        ids_of(index, labelled)  # refuse a collection of other images before anything is added to it
         began = perf_counter()
         database = [labelled.locate(path) for path in labelled.database]
         added = index.add(database, workers=workers, progress=progress)
         index_seconds = perf_counter() - began
-        ids = _ids(index, labelled)
+        ids = ids_of(index, labelled)
         names = {image_id: path for path, image_id in ids.items()}
         reasons = {failure.origin: failure.reason for failure in index.failures()}
         outcomes: list[Outcome] = []
         rows: list[Row] = []
         timings: list[Timing] = []
         for query in labelled.queries:
-            ranking, timing = _ask(index, labelled, query, ids)
+            ranking, timing = ask(index, labelled, query, ids)
             outcomes.append(judge(query, ranking, ids))
             rows.append(row(query, outcomes[-1], ranking, names, kind=ap, top=top))
             timings.append(timing)
@@ -96,7 +97,8 @@ def evaluate(
 
 
 @contextmanager
-def _collection(recipe: Recipe | str | Path, folder: str | Path | None) -> "Iterator[Collection]":
+def opened(recipe: Recipe | str | Path, folder: str | Path | None) -> "Iterator[Collection]":
+    """A collection of the recipe: in the folder, where there may be one; or in one that goes afterwards."""
     from resight.search.collection import Collection
 
     if folder is None:
@@ -118,7 +120,7 @@ def _read(recipe: Recipe | str | Path) -> Recipe:
     return load_recipe(recipe)
 
 
-def _ids(index: "Collection", labelled: LabelledSet) -> dict[str, int]:
+def ids_of(index: "Collection", labelled: LabelledSet) -> dict[str, int]:
     """Image path → id of every database image that was indexed; nothing else may be ranked."""
     ids: dict[str, int] = {}
     for path in labelled.database:
@@ -137,7 +139,8 @@ def _is_stored(query: Query, ids: Mapping[str, int]) -> bool:
     return query.box is None and query.path in ids
 
 
-def _ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]) -> "tuple[Ranking, Timing]":
+def ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]) -> "tuple[Ranking, Timing]":
+    """The answer to a query and what it took. Raises QueryError that names the query where it cannot be answered."""
     asked = ids[query.path] if _is_stored(query, ids) else labelled.locate(query.path)
     try:
         return index.search_timed(asked, box=query.box, exact=True)
@@ -159,7 +162,7 @@ def _protocol(labelled: LabelledSet, index: "Collection", ap: str, stored: int) 
         leave_one_out=labelled.leave_one_out,
         boxed=sum(query.box is not None for query in labelled.queries),
         stored=stored,
-        average_precision=f"{ap}, within the first {TRUNCATE_AT}" if ap == "truncated" else ap,
+        average_precision=f"{ap}, within the first {TRUNCATE_AT[ap]}" if ap in TRUNCATE_AT else ap,
         ties="equal scores are ordered by image id",
         junk="removed from the ranking before anything is counted",
         recipe=index.recipe.name,

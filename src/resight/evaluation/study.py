@@ -27,6 +27,7 @@ from resight.projection.projection import Projection
 from resight.recipes.network_stages import WEIGHTS, GlobalStage
 from resight.recipes.recipe import Recipe
 
+RANKED = "ties in the database's order; a query that is in the database is left out of its own ranking; junk removed"
 _LEAST, _MOST = 32, 8192  # dimensions, as in the survey's Fig. 11 (c)
 
 # Of a map, without learning. Average and sum differ in length only, so the unit vectors that are compared are equal.
@@ -78,10 +79,10 @@ def study_pooling(
         mean, and nothing is whitened.
     Raises RecipeError where the recipe has no network, its layer no positions, or the photos are too few.
     """
-    stage = _checked(sets, recipe)
+    stage = network_stage(sets, recipe)
     if dimensions is not None and fit is None:
         raise RecipeError("there are no photos to learn a whitening to these dimensions from: give --fit PHOTOS")
-    base = _plain(stage)
+    base = plain_table(stage)
     channels = _channels(base["network"], base["layer"])
     if dimensions is not None and dimensions > channels:
         raise RecipeError(f"layer {base['layer']} of {base['network']} has {channels} channels: lower --dimensions")
@@ -98,7 +99,7 @@ def study_pooling(
             most = min(512, x.shape[1], len(x) - 1) if dimensions is None else dimensions
             moments = gather([x], most)
             projections[name] = [pca_whitening(moments, most, fitted_on=fit.fitted_on, descriptor=made_by)]
-    return _run("pooling", sets, recipe, variants, projections, fit, report)
+    return run_study("pooling", sets, recipe, variants, projections, fit, report)
 
 
 def study_dimensions(sets: Sequence[LabelledSet], recipe: Recipe, *, fit: Photos, report: Report = silent) -> Study:
@@ -108,7 +109,7 @@ def study_dimensions(sets: Sequence[LabelledSet], recipe: Recipe, *, fit: Photos
     also where the recipe whitens regions.
     Raises RecipeError where the recipe has no network or fuses late, or the photos are too few.
     """
-    stage = _checked(sets, recipe)
+    stage = network_stage(sets, recipe)
     if stage.late:
         raise RecipeError(f"recipe {recipe.name} keeps its branches' vectors apart: study a recipe of one vector")
     _check_enough(len(fit.origins), _LEAST, fit)
@@ -124,7 +125,7 @@ def study_dimensions(sets: Sequence[LabelledSet], recipe: Recipe, *, fit: Photos
     ]
     # The first axes of a longer projection are the shorter one.
     projections = [replace(each, matrix=each.matrix[:length]) for each in longest for length in lengths]
-    return _run("dimensions", sets, recipe, variants, {recipe.name: projections}, fit, report)
+    return run_study("dimensions", sets, recipe, variants, {recipe.name: projections}, fit, report)
 
 
 def study_layers(sets: Sequence[LabelledSet], recipe: Recipe, *, report: Report = silent) -> Study:
@@ -134,12 +135,12 @@ def study_layers(sets: Sequence[LabelledSet], recipe: Recipe, *, report: Report 
     """
     from resight.networks.sketch import Sketch
 
-    base = {**_plain(_checked(sets, recipe)), **POOLINGS["gem"]}
+    base = {**plain_table(network_stage(sets, recipe)), **POOLINGS["gem"]}
     maps = [layer for layer in Sketch(base["network"]).layers() if layer.kind == "map"]
     by_module = {layer.module: layer.name for layer in maps}  # VGG's conv1_2 is conv1: one row
     tables = {name: {**base, "layer": name} for name in by_module.values()}
     variants = Variants.of(tables, reading(recipe), recipe.name)
-    return _run("layers", sets, recipe, variants, {}, None, report)
+    return run_study("layers", sets, recipe, variants, {}, None, report)
 
 
 def halvings(length: int, most: int) -> list[int]:
@@ -149,7 +150,7 @@ def halvings(length: int, most: int) -> list[int]:
     return [*powers, length] if length <= most else powers
 
 
-def _run(
+def run_study(
     kind: Kind,
     sets: Sequence[LabelledSet],
     recipe: Recipe,
@@ -158,7 +159,10 @@ def _run(
     fit: Photos | None,
     report: Report,
 ) -> Study:
-    """Every variant on every set, as it is and under each of its projections."""
+    """Every variant on every set, as it is and under each of its projections.
+
+    projections: by variant, learned from the photos ``fit``.
+    """
     sketches = [] if fit is None else [PhotoSketch.of(digest(load(origin)) for origin in fit.origins)]
     sketches += [part.photos for part in variants.describer.fitted.values() if part.photos is not None]
     results, facts = [], {}
@@ -178,14 +182,8 @@ def _run(
         own = [path for path in labelled.own if path in rows]
         digests = [digest(load(str(labelled.locate(path)))) for path in own] if sketches else []
         shares = [sketch.share_in(digests) for sketch in sketches]
-        facts[labelled.name] = {
-            "revision": labelled.revision,
-            "selection": labelled.selection,
-            "database": len(labelled.database),
-            "queries": len(labelled.queries),
-            "unread": {labelled.database[place]: reason for place, reason in database.unread.items()},
-            "fitted_share": max((share for share in shares if share is not None), default=None),
-        }
+        share = max((share for share in shares if share is not None), default=None)
+        facts[labelled.name] = set_facts(labelled, database.unread, share)
     branch = variants.describer.stage.branches[0]
     protocol = {
         "recipe": recipe.name,
@@ -194,20 +192,36 @@ def _run(
         "weights": variants.describer.weights_sha256[0],
         "pictures": f"of at most {branch.max_side} px, at scales {', '.join(f'{scale:g}' for scale in branch.scales)}",
         **({"fitted on": fit.fitted_on} if fit else {}),
-        "figures": "mAP, trapezoidal; by cosine; ties in the database's order; a query that is in the database is left "
-        "out of its own ranking; junk removed",
+        "figures": f"mAP, trapezoidal; by cosine; {RANKED}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "sets": facts,
     }
     return Study(kind, protocol, tuple(results))
 
 
-def _checked(sets: Sequence[LabelledSet], recipe: Recipe) -> GlobalStage:
-    """The recipe's network, where the sets can be told apart."""
+def set_facts(labelled: LabelledSet, unread: Mapping[int, str], fitted_share: float | None) -> dict[str, Any]:
+    """What a study tells of a set. unread: place in its database → reason. fitted_share: of it, learned from."""
+    return {
+        "revision": labelled.revision,
+        "selection": labelled.selection,
+        "database": len(labelled.database),
+        "queries": len(labelled.queries),
+        "unread": {labelled.database[place]: reason for place, reason in unread.items()},
+        "fitted_share": fitted_share,
+    }
+
+
+def check_names(sets: Sequence[LabelledSet]) -> None:
+    """GroundTruthError where two sets have one name."""
     names = [labelled.name for labelled in sets]
     for labelled in sets:
         if names.count(labelled.name) > 1:
             raise GroundTruthError(f"{labelled.file}: another set is called {labelled.name} too: study them apart")
+
+
+def network_stage(sets: Sequence[LabelledSet], recipe: Recipe) -> GlobalStage:
+    """The recipe's network, where the sets can be told apart."""
+    check_names(sets)
     if recipe.global_ is None:
         raise RecipeError(
             f"recipe {recipe.name} has no [global] table, so no network to study: give --recipe one that has, such as "
@@ -225,7 +239,7 @@ def _channels(network: str, layer: str) -> int:
     return tap.layer.channels
 
 
-def _plain(stage: GlobalStage) -> dict[str, Any]:
+def plain_table(stage: GlobalStage) -> dict[str, Any]:
     """The network, layer, sides and scales of a stage's first branch, without all that comes after."""
     kept = {"network", "layer", "max_side", "scales", *WEIGHTS}
     return stage.branches[0].model_dump(include=kept)

@@ -10,7 +10,7 @@ Table = tuple[tuple[str, ...], ...]
 
 def ranking_table(lines: Sequence[tuple[str, Figures]]) -> Table:
     """A header, the whole set, and each subset: how good the order is."""
-    head = ("", "queries", "mAP", "P@1", "P@10", "P@10 rev.", "R@10", "R@100", "first", "N-S")
+    head = ("", "queries", "mAP", "P@1", "P@10", "P@5 rev.", "P@10 rev.", "R@10", "R@100", "first", "N-S")
     rows = [
         (
             name,
@@ -18,6 +18,7 @@ def ranking_table(lines: Sequence[tuple[str, Figures]]) -> Table:
             _percent(f.mean_average_precision),
             _percent(f.precision_at_1),
             _percent(f.precision_at_10),
+            _percent(f.revisited_precision_at_5),
             _percent(f.revisited_precision_at_10),
             _percent(f.recall_at_10),
             _percent(f.recall_at_100),
