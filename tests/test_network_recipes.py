@@ -22,6 +22,7 @@ from resight.images.read import read_image  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.networks.engine import TOLERANCE  # noqa: E402
 from resight.pooling.crn import ContextualReweighting  # noqa: E402
+from resight.pooling.multi_atrous import MultiAtrousAttention  # noqa: E402
 from resight.pooling.second_order import SecondOrderAttention  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
 from resight.recipes.network_stages import GlobalStage  # noqa: E402
@@ -49,11 +50,24 @@ SIBLINGS = {
         "embedding": {"kind": "bow", "words": 8, "assignments": 2, "idf": False},
         "also": [{"layer": "layer4"}],
     },
+    "deep-retrieval": TINY,
     "dinov2": {"max_side": 98},
+    "dolg": TINY
+    | {
+        "scales": [1.0],
+        "also": [
+            {
+                "layer": "layer2",
+                "pooling": "average",
+                "attention": {"kind": "multi-atrous", "dimensions": 256, "inner": 8, "rates": [1, 2]},
+            }
+        ],
+    },
     "faemb": TINY | {"embedding": {"kind": "faemb", "mask": "max", "reduce": 6, "anchors": 4}},
     "fv-cnn": TINY | {"embedding": {"kind": "fisher", "components": 4, "reduce": 8}},
     "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
     "heat-diffusion": TINY,
+    "irt": {"network": "test_vit", "max_side": 96, "dimensions": 64},
     "mac": TINY,
     "mof": TINY
     | {
@@ -97,6 +111,8 @@ def fitted(request, tmp_path_factory, photos):
         with pytest.raises(RecipeError, match=f"attention {stage.attention.kind} has to be trained"):
             fit_recipe(request.param, [photos], weights=None, into=tmp_path / "untrained")
         stage = with_attention(stage, tmp_path / "trained.safetensors")
+    if request.param == "dolg":
+        stage = with_local_branch(stage, tmp_path / "trained.safetensors")
     network = create_network(stage.network)
     state = dict(network.state_dict())
     if request.param == "cam-crow":
@@ -121,6 +137,13 @@ def with_attention(stage, path):
         torch.nn.init.uniform_(parameter, 0, 0.05)
     safetensors.torch.save_file(module.state_dict(), path)
     return stage.model_copy(update={"attention": stage.attention.model_copy(update={"weights": str(path)})})
+
+
+def with_local_branch(stage, path):
+    """The stage with made-up weights of DOLG's local branch, over 128 channels."""
+    safetensors.torch.save_file(MultiAtrousAttention(128, 256, 8, (1, 2)).state_dict(), path)
+    (local,) = stage.also
+    return stage.model_copy(update={"also": ({**local, "attention": {**local["attention"], "weights": str(path)}},)})
 
 
 def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):

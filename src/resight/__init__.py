@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resight.evaluation import evaluate as evaluate
     from resight.images import Image as Image
     from resight.images import read_image as read_image
+    from resight.learning.run import train as train
     from resight.recipes import Recipe as Recipe
     from resight.recipes import load_recipe as load_recipe
     from resight.search.collection import Collection as Collection
@@ -42,6 +43,7 @@ _HOMES = {
     "import_weights": "resight.describe.published",
     "load_recipe": "resight.recipes",
     "read_image": "resight.images",
+    "train": "resight.learning.run",
 }
 __all__ = sorted(_HOMES)  # the one list of what is public
 

@@ -15,6 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from resight.cli import (
+    compare,
+    datasets,
     engine,
     evaluate,
     explain,
@@ -25,9 +27,11 @@ from resight.cli import (
     output,
     recipes,
     rerank,
+    results_exchange,
     search,
     serve,
     study,
+    train,
     tune,
     weights,
 )
@@ -75,11 +79,16 @@ app.command("learn-rerank")(rerank.learn_rerank)
 app.command("refit")(index.refit)
 app.command("serve")(serve.serve)
 app.command("fit")(recipes.fit)
+app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
+app.command("score")(results_exchange.score)
+app.command("rankings")(results_exchange.rankings)
 app.command("learn-fusion")(evaluate.learn_fusion)
 app.command("learn-whitening")(evaluate.learn_whitening)
 app.command("tune")(tune.tune)
 app.command("engine")(engine.engine)
+app.add_typer(datasets.app, name="datasets")
 app.add_typer(metadata_verbs.app, name="metadata")
 app.add_typer(study.app, name="study")
 app.add_typer(hash.app, name="hash")

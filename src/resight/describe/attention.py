@@ -21,19 +21,29 @@ from resight.pooling.crn import ContextualReweighting, reweight
 from resight.pooling.crow import spatial_weights
 from resight.pooling.delf_attention import DelfAttention
 from resight.pooling.locate import regional_contributions
+from resight.pooling.multi_atrous import MultiAtrousAttention
 from resight.pooling.multiscale_attention import RegionalAttention
 from resight.pooling.saliency import feature_saliency, saliency_weights, spectral_residual
 from resight.pooling.second_order import SecondOrderAttention
 from resight.pooling.spoc import centre_prior
 from resight.pooling.tokens import class_attention
-from resight.recipes.attention import AttentionGem, ClassToken, Contextual, Delf, Regional, Saliency, SecondOrder
+from resight.recipes.attention import (
+    AttentionGem,
+    ClassToken,
+    Contextual,
+    Delf,
+    MultiAtrous,
+    Regional,
+    Saliency,
+    SecondOrder,
+)
 from resight.recipes.network_stages import Branch
 from resight.recipes.poolings import Gem, Pooling
 
 # A 1×C×h×w map, the picture it is of, and what is beside it: the class token, 1×C, where the kind needs it.
 Attend = Callable[[Tensor, NDArray[np.uint8], Tensor | None], Tensor]
 
-Learned = SecondOrder | Contextual | Delf | Regional | AttentionGem
+Learned = SecondOrder | Contextual | Delf | MultiAtrous | Regional | AttentionGem
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +108,8 @@ def _make(stage: Learned, channels: int) -> nn.Module:
             return ContextualReweighting(channels, stage.filters, stage.context)
         case Delf():
             return DelfAttention(channels, stage.hidden, normalise=stage.normalise)
+        case MultiAtrous():
+            return MultiAtrousAttention(channels, stage.dimensions, stage.inner, stage.rates)
         case Regional():
             return RegionalAttention(channels, stage.hidden, stage.levels, stage.variant)
         case AttentionGem():

@@ -26,7 +26,7 @@ from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
 from resight.recipes.attention import Attention, ClassToken, Saliency
 from resight.recipes.local_stages import LocalStage
-from resight.recipes.network_stages import GlobalStage
+from resight.recipes.network_stages import GlobalStage, MapRpn
 from resight.recipes.recipe import CodebookStage, HammingStage, HashStage, Recipe, load_recipe
 from resight.recipes.rerank_stages import MatchingStage, ModelStage, PatchStage, RerankStage
 
@@ -80,7 +80,7 @@ def fit_recipe(
         # Not copied: it is of the descriptors from before the fit.
         update["hash"] = base.hash.model_copy(update={"path": Path(base.hash.path).name})
     if base.rerank:
-        update["rerank"] = tuple(_copy_model(s, into, place) for place, s in enumerate(base.rerank))
+        update["rerank"] = tuple(copy_model(s, into, place) for place, s in enumerate(base.rerank))
     if base.local is not None:
         local = place_local(base.local, local_weights, into, base.name)
         images = _read(photos, base.image.max_side, [], "learning from local features", progress)
@@ -138,14 +138,14 @@ def _fit_global(
     also = tuple({key: value for key, value in other.items() if key != "whitening"} for other in stage.also)
     unfitted = stage.model_copy(update={"whitening": "", "also": also, **given})
     if int8:
-        unfitted = _with_branches(unfitted, {place: {"quantised": ""} for place in range(len(unfitted.branches))})
+        unfitted = with_branches(unfitted, {place: {"quantised": ""} for place in range(len(unfitted.branches))})
     describer = load_global(unfitted, recipe.name)
     if int8:
         some = photos[:: -(-len(photos) // _QUANTISED_ON)]
         images = _read(some, recipe.image.max_side, [], "quantising", progress)
         prepared = [describer.prepare(image.pixels) for image in images]
         written = describer.quantise(prepared, into, f"{len(prepared)} of {fitted_on}")
-        unfitted = _with_branches(unfitted, {p: {"quantised": str(into / name)} for p, name in written.items()})
+        unfitted = with_branches(unfitted, {p: {"quantised": str(into / name)} for p, name in written.items()})
         describer = load_global(unfitted, recipe.name)
     if describer.unlearned:
         from resight.describe.learn import learn_heads, save_learned
@@ -156,7 +156,7 @@ def _fit_global(
         sketch = PhotoSketch.of(read)
         files = {place: save_learned(value, into, place, sketch) for place, value in learned.items()}
         placed = {place: {key: str(into / name) for key, name in each.items()} for place, each in files.items()}
-        unfitted = _with_branches(unfitted, placed)
+        unfitted = with_branches(unfitted, placed)
         describer = load_global(unfitted, recipe.name)
     fitted: dict[int, dict[str, Any]] = {}
     copied: dict[str, str] = {}
@@ -167,25 +167,28 @@ def _fit_global(
         fitted[place] = {"weights": chosen, "revision": branch.revision, "weights_sha256": sha256}
         if branch.attention is not None:
             fitted[place]["attention"] = _copy_attention(branch.attention, into, place)
+        if isinstance(branch.scheme, MapRpn) and branch.scheme.model:
+            copy = copy_learned(Path(branch.scheme.model), into, place)
+            fitted[place]["scheme"] = branch.scheme.model_copy(update={"model": copy})
         for key in ("learned", "reduction", "quantised"):
             if file := getattr(branch, key):
-                fitted[place][key] = _copy_learned(Path(file), into, place)
+                fitted[place][key] = copy_learned(Path(file), into, place)
     if stage.whiten != "none":
         digests: list[str] = []
         images = _read(photos, recipe.image.max_side, digests, "learning the whitening", progress)
         for place, whitening in enumerate(fit_whitenings(describer, images, fitted_on)):
             fitted[place]["whitening"] = "whitening.safetensors" if place == 0 else f"whitening-{place + 1}.safetensors"
             replace(whitening, photos=PhotoSketch.of(digests)).save(into / fitted[place]["whitening"])
-    return _with_branches(unfitted, fitted)
+    return with_branches(unfitted, fitted)
 
 
-def _with_branches(stage: GlobalStage, changes: Mapping[int, Mapping[str, Any]]) -> GlobalStage:
+def with_branches(stage: GlobalStage, changes: Mapping[int, Mapping[str, Any]]) -> GlobalStage:
     """The stage with keys of its branches changed, by the branch's place."""
     also = tuple({**other, **changes.get(place, {})} for place, other in enumerate(stage.also, 1))
     return stage.model_copy(update={**changes.get(0, {}), "also": also})
 
 
-def _copy_learned(file: Path, into: Path, place: int) -> str:
+def copy_learned(file: Path, into: Path, place: int) -> str:
     """Copy what a branch has learned before, unless it was learned just now; its name in ``into``."""
     if file.parent == into:
         return file.name
@@ -208,7 +211,7 @@ def _copy_attention(attention: Attention, into: Path, place: int) -> Attention:
     return attention.model_copy(update={"weights": name, "weights_sha256": file_sha256(file)})
 
 
-def _copy_model(stage: RerankStage, into: Path, place: int) -> RerankStage:
+def copy_model(stage: RerankStage, into: Path, place: int) -> RerankStage:
     """Copy what a stage of re-ranking learned, if it is one that learns; the stage that names the copy in ``into``."""
     if isinstance(stage, PatchStage) and stage.hash:
         return stage.model_copy(update={"hash": Path(stage.hash).name})  # as that of [hash]

@@ -12,6 +12,7 @@ from torch import Tensor
 from resight.describe.attention import Attention, make_attention
 from resight.describe.embedding import Embedder, choose_positions
 from resight.describe.pooling import ChannelStatistics, Places, Pool, learns, make_places, make_pool
+from resight.describe.proposals import RegionProposals
 from resight.describe.views import regions_of
 from resight.errors import RecipeError
 from resight.features.multiscale import combine_scales, l2_normalise
@@ -19,7 +20,7 @@ from resight.fitted import Fitted
 from resight.geometry.regions import round_outwards
 from resight.networks.layers import Layer
 from resight.pooling.rmac import region_maxima
-from resight.recipes.network_stages import Branch, Keypoints, Scheme, Whole
+from resight.recipes.network_stages import Branch, Keypoints, MapRpn, Scheme, Whole
 from resight.recipes.poolings import Crow, Gem, Plain
 
 Scales = tuple[NDArray[np.floating], ...]  # R×C features of an image at each scale
@@ -33,7 +34,7 @@ class Head:
     embedder: None where the recipe has none, or has yet to learn it.
     learned: fingerprint of what was learned, "" without.
     fitted: what was learned, by name: ``pooling``, ``embedding``, ``reduction``.
-    attention: None where the recipe has none.
+    attention: None where the recipe has none. rpn: what proposes regions on the map, where the scheme is that.
     """
 
     branch: Branch
@@ -44,6 +45,7 @@ class Head:
     learned: str
     fitted: Mapping[str, Fitted]
     attention: Attention | None
+    rpn: RegionProposals | None = None
 
     @property
     def ready(self) -> bool:
@@ -52,8 +54,9 @@ class Head:
 
     @property
     def fingerprints(self) -> tuple[str, ...]:
-        """Of what was learned, "" without, and of the attention, where there is one."""
-        return (self.learned,) if self.attention is None else (self.learned, self.attention.fingerprint)
+        """Of what was learned, "" without, and of the attention and what proposes regions, where there are such."""
+        parts = (part.fingerprint for part in (self.attention, self.rpn) if part is not None)
+        return self.learned, *parts
 
     def attended(self, output: Tensor, picture: NDArray[np.uint8], beside: Tensor | None) -> Tensor:
         """The layer's output for a picture under the branch's attention, if it has one. beside: as ``features``."""
@@ -81,6 +84,8 @@ class Head:
         embedding = self.branch.embedding
         weigh = self.attention.weigh if self.attention is not None and self.branch.weighted else None
         weights = None if weigh is None else weigh(output, picture, beside)[0, 0].numpy()
+        if self.rpn is not None:
+            boxes = self.rpn.boxes(output, picture)
         output = output if weights is not None else self.attended(output, picture, beside)
         if embedding is not None and isinstance(scheme, Whole):
             maps = output[0].float().cpu().numpy()
@@ -157,6 +162,7 @@ def make_head(
             f"{layer.name}: give one, or as many as channels"
         )
     attention = make_attention(branch, layer, folder)
+    rpn = None if not isinstance(branch.scheme, MapRpn) else RegionProposals.load(branch.scheme, layer, folder)
     if classifier is not None and classifier[0].shape[1] != layer.channels:
         raise RecipeError(
             f"pooling cam-crow: the classifier of {network} takes {classifier[0].shape[1]} channels, layer "
@@ -190,7 +196,7 @@ def make_head(
     places = make_places(branch.pooling, statistics, classifier)
     if attention is not None:
         pool, places = attention.pool or pool, attention.places or places
-    return Head(branch, layer, pool, places, embedder, learned, fitted, attention)
+    return Head(branch, layer, pool, places, embedder, learned, fitted, attention, rpn)
 
 
 def check_layer(branch: Branch, layer: Layer, network: str) -> None:

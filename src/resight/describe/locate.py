@@ -18,7 +18,7 @@ from resight.describe.global_descriptor import GlobalDescriber
 from resight.describe.head import Head, cells_on_map
 from resight.errors import RecipeError
 from resight.projection.projection import Projection
-from resight.recipes.attention import SecondOrder
+from resight.recipes.attention import MultiAtrous, SecondOrder
 from resight.recipes.network_stages import Branch, Dense, GlobalStage, Grid, Pyramid, Whole
 
 
@@ -158,7 +158,7 @@ def _check(stage: GlobalStage) -> None:
         scheme = branch.scheme
         if branch.embedding is not None:
             raise RecipeError(_reason(f"embedding {branch.embedding.kind}", "what it counts has left its position"))
-        if isinstance(branch.attention, SecondOrder):
+        if isinstance(branch.attention, SecondOrder | MultiAtrous):
             raise RecipeError(_reason(f"attention {branch.attention.kind}", "it mixes the positions of the map"))
         if branch.crops:
             raise RecipeError(_reason(f"scheme {scheme.kind} of pixels", "each region has a map of its own"))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from resight.errors import RecipeError
 from resight.geometry.regions import Boxes, dense_windows, nms, rigid_grid, spatial_pyramid
-from resight.recipes.network_stages import Branch, Dense, Grid, Keypoints, Proposals, Pyramid, Whole
+from resight.recipes.network_stages import Branch, Dense, Grid, Keypoints, MapRpn, Proposals, Pyramid, Whole
 
 if TYPE_CHECKING:  # it imports torch
     from resight.regions.rpn import Rpn
@@ -53,7 +53,7 @@ class Feeding:
         pictures = tuple(self._scaled(pixels, scale) for scale in branch.scales)
         first = pictures[0]
         height, width = first.shape[:2]
-        if isinstance(scheme, Whole) or not branch.crops:
+        if isinstance(scheme, Whole | MapRpn) or not branch.crops:
             sides = np.array([width, height, width, height], np.float32)
             boxes = tuple((_propose(first, each) / sides).astype(np.float32) for each in self.proposals)
             return Views(pictures, each=False, boxes=boxes)
@@ -87,7 +87,7 @@ class Feeding:
 
 
 def regions_of(
-    scheme: Grid | Pyramid | Dense | Proposals,
+    scheme: Grid | Pyramid | Dense | Proposals | MapRpn,
     size: tuple[int, int],
     picture: tuple[int, int],
     boxes: NDArray[np.float32] | None = None,
@@ -95,6 +95,7 @@ def regions_of(
     """A scheme's regions, R×4, on a picture or map of (width, height) `size`.
 
     picture: (width, height) in pixels of what `size` is the map of. boxes: proposals, as fractions.
+    Raises ValueError where they are needed and not there.
     """
     width, height = size
     if isinstance(scheme, Grid):
@@ -107,7 +108,7 @@ def regions_of(
         windows = [dense_windows(width, height, max(1, round(side / cell)), stride) for side in scheme.sides]
         return np.unique(np.concatenate(windows), axis=0)
     if boxes is None:
-        raise ValueError("proposals come with the views of an image")
+        raise ValueError("proposals come with the views of an image, or from its map")
     return np.asarray(boxes * np.array([width, height, width, height]), np.float32)
 
 

@@ -56,6 +56,18 @@ class Delf(_Learned):
     normalise: bool = True
 
 
+class MultiAtrous(_Learned):
+    """DOLG's local branch: a pyramid of 3×3 convolutions of `rates`, `inner` channels each, then scores (Yang et al.).
+
+    It gives maps of `dimensions` channels, whose positions are averaged there. (ICCV 2021, §3.2.)
+    """
+
+    kind: Literal["multi-atrous"]
+    dimensions: int = Field(default=1024, ge=1)
+    inner: int = Field(default=512, ge=1)
+    rates: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(6, 12, 18), min_length=1)
+
+
 class Regional(_Learned):
     """R-MAC with learned weights of its regions, `levels` levels of its grid (Kim & Yoon 2018).
 
@@ -95,10 +107,12 @@ class ClassToken(Stage):
 
 # One weight, 0 or more, a position: it scales the feature there, and leaves it in its place.
 MASKS = (Contextual, Delf, AttentionGem, Saliency, ClassToken)
+_ANY_CHANNELS = ("average", "mac", "sum", "spoc")
 _LOCAL = (Delf, AttentionGem)  # which see no more of a picture than the position, or its neighbours
 
 Attention = Annotated[
-    SecondOrder | Contextual | Delf | Regional | AttentionGem | Saliency | ClassToken, Field(discriminator="kind")
+    SecondOrder | Contextual | Delf | MultiAtrous | Regional | AttentionGem | Saliency | ClassToken,
+    Field(discriminator="kind"),
 ]
 
 
@@ -118,6 +132,11 @@ def obstacle(attention: Attention, *, layer: str, pooling: str, embedding: str |
     follows = embedding if embedding is not None and whole else pooling
     if isinstance(attention, AttentionGem) and follows != "gem":
         return f'{name} was made for GeM, not {follows}: say pooling = {{ kind = "gem", p = … }}'
+    if isinstance(attention, MultiAtrous) and (pooling not in _ANY_CHANNELS or embedding is not None):
+        return (
+            f"{name} makes channels of its own, of which nothing is known: leave the embedding out, and pool them by "
+            f"one of {', '.join(_ANY_CHANNELS)}"
+        )
     if pooling == "cam-crow":
         return f"pooling cam-crow sees classes in the map that the network makes, not in another: leave {name} out"
     return ""

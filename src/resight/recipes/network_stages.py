@@ -75,6 +75,20 @@ class Proposals(_Regions):
     model: str = ""
 
 
+class MapRpn(Stage):
+    """Regions that a network proposes on the map itself, as Deep Retrieval (Gordo et al. 2016), and the whole of it.
+
+    top, overlap: as of other proposals. model: of the network, which `resight train` makes, relative to the recipe.
+    """
+
+    kind: Literal["map-rpn"]
+    on: Literal["map"] = "map"
+    aggregate: Literal["sum", "max"] = "sum"
+    top: int = Field(default=32, ge=1, le=2000)
+    overlap: float = Field(default=0.7, gt=0, le=1)
+    model: str = ""
+
+
 class Keypoints(Stage):
     """Rectified patches around the strongest `top` keypoints, of `scale` times their size; one pass for each."""
 
@@ -85,7 +99,7 @@ class Keypoints(Stage):
     aggregate: Literal["sum", "max"] = "sum"
 
 
-Scheme = Annotated[Whole | Grid | Pyramid | Dense | Proposals | Keypoints, Field(discriminator="kind")]
+Scheme = Annotated[Whole | Grid | Pyramid | Dense | Proposals | MapRpn | Keypoints, Field(discriminator="kind")]
 
 
 class Branch(Stage):

@@ -183,6 +183,7 @@ class Recipe(Stage):
     """Stages and their parameters.
 
     `filter` makes the first ranking, the tables of `rerank` re-order it, and `verify`, where given, checks its top.
+    trained: facts about the training that `resight train` gave its networks; nothing follows from them.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -201,6 +202,7 @@ class Recipe(Stage):
     verify: VerifyStage | None = None
     expansion: ExpansionStage | None = None
     calibration: Calibration | None = None
+    trained: dict[str, Any] | None = None
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -276,7 +278,7 @@ class Recipe(Stage):
         branch |= {"scheme": {"model"}, "attention": {"weights"}}
         moving: dict[str, Any] = {"global_": {**branch, "also": {"__all__": branch}}}
         moving |= {"codebook": {"path"}, "hamming": {"path"}, "hash": {"path"}, "local": {*LOCAL_FILES, "revision"}}
-        moving["rerank"] = {"__all__": set(RERANK_FILES)}
+        moving |= {"rerank": {"__all__": set(RERANK_FILES)}, "trained": True}
         return self.model_dump_json(include=stages, exclude=moving)
 
 

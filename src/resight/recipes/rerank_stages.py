@@ -144,6 +144,16 @@ class TransformerStage(ModelStage):
     heads: int = Field(default=4, ge=1)
 
 
+class NonMetricStage(ModelStage):
+    """A learned similarity that is no metric, of the query's descriptor with each (Garcia & Vogiatzis 2019).
+
+    model: what `resight train` learns.
+    """
+
+    method: Literal["nonmetric"]
+    depth: Depth = 100
+
+
 class MatchingStage(Stage):
     """The first images by how many matches of local features agree on one map; for recipes with [local].
 
@@ -259,6 +269,7 @@ RerankStage = Annotated[
     | ManifoldStage
     | SeparationStage
     | TransformerStage
+    | NonMetricStage
     | MatchingStage
     | KernelStage
     | ChannelMatchStage

@@ -26,7 +26,7 @@ METHODS = {
     "rdp": lambda database, folder: RegularisedDiffusion(alpha=1 / 1.18),
     "superglobal": lambda database, folder: SuperGlobal(),
 }
-MODELS = "gss", "reranking-transformer"
+MODELS = "gss", "nonmetric", "reranking-transformer"
 KERNELS = {"dmk-cnn": "dynamic", "r-asmk": "r-asmk"}  # which test_kernel.py tests
 
 
@@ -36,7 +36,7 @@ def test_none_is_left_out():
     }
 
 
-@pytest.mark.parametrize("name", [*METHODS, "gss", "fom"])
+@pytest.mark.parametrize("name", [*METHODS, "gss", "nonmetric", "fom"])
 def test_they_describe_as_the_recipe_they_start_from(name):
     found, base = load_recipe(name), load_recipe("gem-densenet169")
     assert (found.image, found.global_, found.local) == (base.image, base.global_, base.local)

@@ -20,6 +20,7 @@ from resight.recipes.rerank_stages import (
     KernelStage,
     ManifoldStage,
     MatchingStage,
+    NonMetricStage,
     OfflineDiffusionStage,
     PatchStage,
     RegionalDiffusionStage,
@@ -217,6 +218,19 @@ def _transformer(stage: TransformerStage, source: Source) -> tuple[Step, Databas
     return step, source.database
 
 
+def _nonmetric(stage: NonMetricStage, source: Source) -> tuple[Step, Database]:
+    from resight.search.rerank.nonmetric import NonMetric, SimilarityNetwork  # imports torch
+
+    _checked(stage)
+    network = SimilarityNetwork.load(stage.model)
+    if network.dimension != source.database.dimension:
+        raise RecipeError(
+            f"{stage.model}: compares vectors of {network.dimension} entries, the collection has "
+            f"{source.database.dimension}: train it again with `resight train`"
+        )
+    return _bound(NonMetric(network, stage.depth), source.database), source.database
+
+
 def _matching(stage: MatchingStage, source: Source) -> tuple[Step, Database]:
     descriptions = _descriptions(stage.method, source)
     if stage.matcher == "lightglue":
@@ -271,6 +285,7 @@ _BUILT: dict[str, Callable[[Any, Source], tuple[Step, Database]]] = {
     "ime": _manifold,
     "gss": _separation,
     "transformer": _transformer,
+    "nonmetric": _nonmetric,
     "matching": _matching,
     "kernel": _kernel,
     "dsm": _channels,
@@ -299,14 +314,14 @@ def _parameters(stage: RerankStage) -> str:
     return stage.model_dump_json(exclude={"model"})
 
 
-def _checked(stage: SeparationStage | TransformerStage | MatchingStage) -> str:
+def _checked(stage: SeparationStage | TransformerStage | NonMetricStage | MatchingStage) -> str:
     """The sha256 of a stage's model. RecipeError where there is none, or not the one that the recipe was made with."""
     from resight.networks.weights import check_sha256, file_sha256  # imports torch
 
     if not stage.model:
         raise RecipeError(
-            f"[[rerank]] {stage.method} has no model yet: name one as `model`. `resight recipes show gss`, or "
-            "reranking-transformer, says where it comes from"
+            f"[[rerank]] {stage.method} has no model yet: name one as `model`. `resight recipes show gss`, "
+            "reranking-transformer or nonmetric says where it comes from"
         )
     found = file_sha256(stage.model)
     check_sha256(found, stage.model_sha256, stage.model)

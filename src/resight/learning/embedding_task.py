@@ -1,0 +1,255 @@
+"""Training of descriptors: a recipe's network, a loss of labels, and what chooses pairs and triplets (survey §5.1)."""
+
+import copy
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from resight.errors import RecipeError
+from resight.learning.caching import backward
+from resight.learning.datasets.augment import NONE
+from resight.learning.datasets.pictures import Pictures
+from resight.learning.losses import Loss, make_loss
+from resight.learning.losses.quartet import QuartetLoss
+from resight.learning.mining.batches import batches_of
+from resight.learning.mining.in_batch import mine
+from resight.learning.mining.memory import CrossBatchMemory
+from resight.learning.mining.pool import mine_pool
+from resight.learning.mining.stages import AllStage, PoolStage
+from resight.learning.model import Model
+from resight.learning.settings import Training
+from resight.learning.sizes import embed_pictures
+from resight.learning.task import Batch, Lesson, Tuples
+from resight.learning.validate import Validation
+from resight.learning.views import KeptViews
+
+_AHEAD = 2  # chunks of pictures that are made while one is learned from
+Copies = Sequence[tuple[int, int]]  # places of photos, and which copy of each in its batch
+
+
+class EmbeddingTask:
+    """The model and the loss, of a lesson's photos. ``keep_in`` says where views may be kept, before it is trained.
+
+    Raises RecipeError where loss, miner and memory do not go together, or the photos are too few for a batch.
+    """
+
+    def __init__(self, model: Model, lesson: Lesson) -> None:
+        self.model, self.settings, self.photos = model, lesson.settings, lesson.photos
+        settings = self.settings
+        self.loss = made_loss(settings, model.dimension, len(lesson.photos.classes))
+        parts: dict[str, nn.Module] = {"model": model, "loss": self.loss}
+        self.memory: CrossBatchMemory | None = None
+        if settings.memory is not None:
+            self.memory = CrossBatchMemory(settings.memory.size, model.dimension, warm=settings.memory.warm)
+            parts["memory"] = self.memory
+        self.module: nn.Module = nn.ModuleDict(parts)
+        self.original = copy.deepcopy(model).requires_grad_(False) if self.loss.takes_original else None
+        side = side_for(settings.side, model)
+        made: dict[str, Any] = {"side": side, "multiple": model.multiple, "fit": settings.fit, "seed": settings.seed}
+        mines = isinstance(settings.miner, PoolStage)
+        budget = (settings.budget << 20) // (2 if mines else 1)
+        self.pictures = Pictures(lesson.photos.photos, augment=settings.augment, budget=budget, **made)
+        self.plain = Pictures(lesson.photos.photos, augment=NONE, budget=budget, **made) if mines else None
+        self._validation: Validation | None = None
+        if lesson.validation is not None:
+            self._validation = Validation(
+                lesson.validation,
+                side=side_for(settings.validation_side or settings.side, model),
+                multiple=model.multiple,
+                least=model.least,
+                chunk=settings.chunk,
+                readers=settings.readers,
+            )
+        self._labels = lesson.photos.labels
+        self._views: KeptViews | None = None
+        if not mines:
+            batches_of(settings.sampling, self._labels, epoch=0, seed=settings.seed)  # says what there is too little of
+
+    def keep_in(self, folder: Path) -> None:
+        """Keep views of the photos in a folder, if settings ask for it and the network's beginning is frozen.
+
+        Raises RecipeError where all of the network learns, or the folder has no room.
+        """
+        settings, model = self.settings, self.model
+        if not settings.views:
+            return
+        if not model.splits:
+            raise RecipeError(
+                f"views = {settings.views}, but nothing of {model.network} before what learns can be computed once: "
+                "say learns.layers = head, or a late layer, or views = 0"
+            )
+        first = self._prefix(np.zeros(1, np.int64), 0)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._views = KeptViews(
+            folder / "views.npy",
+            self._prefix,
+            views=settings.views,
+            photos=len(self.photos.photos),
+            shape=first.shape[1:],
+            dtype=settings.views_dtype,
+            chunk=settings.chunk,
+        )
+
+    def groups(self) -> Sequence[Mapping[str, object]]:
+        """The model's, and the loss's own parameters, which are new, at the rate of the head."""
+        own = [x for x in self.loss.parameters() if x.requires_grad]
+        rate = self.settings.learns.head_rate
+        extra: list[Mapping[str, object]] = [
+            {"name": "loss", "params": [x for x in own if x.ndim > 1], "lr": rate},
+            {"name": "loss without decay", "params": [x for x in own if x.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+        ]
+        return [*self.model.groups(), *(group for group in extra if group["params"])]
+
+    def batches(self, epoch: int) -> Sequence[Batch]:
+        """By the sampling; or, mined over a pool, of tuples that are hard for the model as it is."""
+        settings = self.settings
+        if isinstance(settings.miner, PoolStage):
+            how = settings.miner.model_dump(exclude={"kind"})
+            return mine_pool(self._describe, self._labels, epoch=epoch, seed=settings.seed, **how)
+        return [Batch(p) for p in batches_of(settings.sampling, self._labels, epoch=epoch, seed=settings.seed)]
+
+    def backward(self, batch: Batch, epoch: int, step: int, propagate: Callable[[Tensor], None]) -> dict[str, float]:
+        """As ``Task`` has it. tuples in the figures: how many pairs or triplets were chosen, where they were."""
+        self.module.train()
+        device = self._device
+        labels = torch.from_numpy(self._labels[batch.places]).to(device)
+        copies = numbered(batch.places)
+        if self._views is not None:
+            self._views.fill({(epoch + number) % self.settings.views for _, number in copies})
+        chunk = self.settings.chunk
+        chunks = [copies[start : start + chunk] for start in range(0, len(copies), chunk)]
+        original = None if self.original is None else self._originals(chunks, epoch)
+        figures: dict[str, float] = {}
+        memory = None if self.memory is None else self.memory.contents()
+
+        def loss_of(x: Tensor) -> Tensor:
+            tuples = self._tuples(batch, x, labels, None, step)
+            if tuples is not None:
+                figures["tuples"] = float(len(tuples[0]))
+            if isinstance(self.loss, QuartetLoss):
+                value: Tensor = self.loss(x, labels, tuples, None, original)
+            else:
+                value = self.loss(x, labels, tuples)
+            if memory is None:
+                return value
+            # As its authors' code has it: the batch within itself, and against the memory.
+            across: Tensor = self.loss.forward(x, labels, self._tuples(batch, x, labels, memory, step), memory)
+            return value + across
+
+        passed = backward(
+            chunks,
+            self.model.suffix if self._views is not None else self._embed,
+            loss_of,
+            propagate,
+            seed=int(np.random.SeedSequence([self.settings.seed, step]).generate_state(1)[0]),
+            device=device,
+            feed=lambda own: self._inputs(own, epoch),
+        )
+        if self.memory is not None:
+            self.memory.enqueue(passed.descriptors, labels)
+        return {"loss": passed.loss, **figures}
+
+    def validate(self) -> dict[str, float]:
+        """mAP of what is held out."""
+        if self._validation is None:
+            return {}
+        self.module.eval()
+        return {"mAP": self._validation.mean_average_precision(self.model)}
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _tuples(
+        self, batch: Batch, x: Tensor, labels: Tensor, memory: tuple[Tensor, Tensor] | None, step: int
+    ) -> Tuples | None:
+        if batch.tuples is not None:
+            return tuple(torch.from_numpy(column).to(x.device) for column in np.ascontiguousarray(batch.tuples.T))
+        return mine(self.settings.miner, x, labels, memory, seed=self.settings.seed, step=step)
+
+    def _embed(self, pictures: Sequence[Tensor]) -> Tensor:
+        return embed_pictures(self.model, pictures, self.model.least)
+
+    def _inputs(self, chunks: Sequence[Copies], epoch: int) -> Iterator[Any]:
+        """What is embedded of each chunk: pictures, or what is kept of them."""
+        if self._views is None:
+            yield from self._made(self.pictures, chunks, epoch)
+            return
+        for chunk in chunks:
+            places, copies = np.array(chunk).T
+            yield self._views.rows((epoch + copies) % self.settings.views, places).to(self._device)
+
+    def _made(self, pictures: Pictures, chunks: Sequence[Copies], epoch: int) -> Iterator[list[Tensor]]:
+        """Pictures of chunks, in order, made in threads while the chunk before is learned from."""
+        readers = ThreadPoolExecutor(self.settings.readers)
+        coming: deque[list[Future[Tensor]]] = deque()
+        try:
+            for chunk in chunks:
+                coming.append([readers.submit(pictures.picture, place, epoch, copy) for place, copy in chunk])
+                if len(coming) > _AHEAD:
+                    yield [picture.result() for picture in coming.popleft()]
+            while coming:
+                yield [picture.result() for picture in coming.popleft()]
+        finally:
+            readers.shutdown(wait=True, cancel_futures=True)
+
+    @torch.no_grad()
+    def _describe(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Descriptors of photos as they are, N×D."""
+        assert self.plain is not None
+        self.module.eval()
+        pieces = [numbered(part) for part in np.array_split(places, -(-len(places) // self.settings.chunk))]
+        made = self._made(self.plain, pieces, 0)
+        return np.concatenate([self._embed(pictures).float().cpu().numpy() for pictures in made])
+
+    @torch.no_grad()
+    def _originals(self, chunks: Sequence[Copies], epoch: int) -> Tensor:
+        """The batch's descriptors by the model as it was."""
+        assert self.original is not None
+        self.original.to(self._device)
+        embed = self.original.suffix if self._views is not None else self._embed_original
+        return torch.cat([embed(inputs) for inputs in self._inputs(chunks, epoch)])
+
+    def _embed_original(self, pictures: Sequence[Tensor]) -> Tensor:
+        assert self.original is not None
+        return embed_pictures(self.original, pictures, self.model.least)
+
+    def _prefix(self, places: NDArray[np.int64], view: int) -> Tensor:
+        (pictures,) = self._made(self.pictures, [[(place, 0) for place in places.tolist()]], view)
+        return self.model.prefix(torch.stack(pictures))
+
+
+def made_loss(settings: Training, dimensions: int, classes: int) -> Loss:
+    """The loss of the settings. Raises RecipeError where miner or memory are not for it, or it trains no network."""
+    loss = make_loss(settings.loss, dimensions=dimensions, classes=classes, seed=settings.seed)
+    kind, miner = settings.loss.kind, settings.miner.kind
+    if loss.freezes_backbone:
+        raise RecipeError(f"loss = {kind} trains no descriptor: train it as a [[rerank]] table of the recipe")
+    if not loss.takes_tuples and not isinstance(settings.miner, AllStage):
+        raise RecipeError(f"loss = {kind} is of the whole batch, for which nothing is mined: leave out miner = {miner}")
+    if settings.memory is not None and not loss.takes_memory:
+        raise RecipeError(f"loss = {kind} takes no memory of earlier batches: leave out memory")
+    return loss
+
+
+def side_for(side: int, model: Model) -> int:
+    """The multiple that the network takes which is nearest to a side, in pixels, and large enough for it."""
+    least = -(-model.least // model.multiple) * model.multiple
+    return max(least, round(side / model.multiple) * model.multiple)
+
+
+def numbered(places: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Each place with how often it was there before: copies of a photo get pictures of their own."""
+    seen: dict[int, int] = {}
+    found = []
+    for place in places.tolist():
+        found.append((place, seen.get(place, 0)))
+        seen[place] = found[-1][1] + 1
+    return found

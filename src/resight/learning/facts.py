@@ -1,0 +1,116 @@
+"""What is known of a training when it is done: figures before and after, on what was held out."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from resight.errors import RecipeError
+from resight.evaluation.measure import versions
+from resight.evaluation.protocol import evaluate
+from resight.evaluation.report import Report
+from resight.learning.card import card
+from resight.learning.prepare import Job
+from resight.learning.trainer import Progress
+from resight.networks.weights import read_checkpoint
+from resight.recipes.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from resight.search.collection import Progress as IndexProgress
+
+
+def figures_of(
+    job: Job, into: Path, workers: int | None, progress: Progress
+) -> tuple[Report | str | None, Report | str | None]:
+    """Reports of the recipe as it was and as it is now on what is held out, by the ordinary describer and index; or why
+    there is none."""
+    if job.lesson.validation is None:
+        return None, None
+    found: list[Report | str | None] = []
+    for when, recipe in (("before", job.recipe), ("after", load_recipe(into))):
+        try:
+            report = partial(_index_progress, progress, when)
+            found.append(evaluate(job.lesson.validation, recipe, workers=workers, progress=report))
+        except RecipeError as error:  # such as attention that has not learned anything before
+            if when == "after":
+                raise
+            found.append(str(error))
+    return found[0], found[1]
+
+
+def _index_progress(progress: Progress, when: str, done: "IndexProgress") -> None:
+    progress(f"{when}: {done.phase}", done.done, done.total)
+
+
+def facts_of(
+    job: Job, outcomes: Mapping[str, Any], before: Report | str | None, after: Report | str | None
+) -> dict[str, Any]:
+    photos, validation = job.lesson.photos, job.lesson.validation
+    return {
+        "format": "resight-training",
+        "recipe": job.recipe.name,
+        "scheme": job.scheme,
+        "set": {
+            "name": photos.name,
+            "revision": photos.revision,
+            "selection": photos.selection,
+            "photos": len(photos.photos),
+            "classes": len(photos.classes),
+        },
+        "validation": None
+        if validation is None
+        else {
+            "name": validation.name,
+            "revision": validation.revision,
+            "selection": validation.selection,
+            "database": len(validation.database),
+            "queries": len(validation.queries),
+        },
+        "before": _figure(before),
+        "after": _figure(after),
+        "phases": dict(outcomes),
+        "settings": job.lesson.settings.model_dump(mode="json"),
+        "versions": versions(),
+    }
+
+
+def add_figures(into: Path, before: Report | str | None, after: Report | str | None) -> None:
+    """Put the figures into a written recipe's facts and card, if it has those, in its folder ``into``."""
+    recipe = load_recipe(into)
+    if recipe.trained is None or not isinstance(after, Report):
+        return
+    reports = {"before": before, "after": after}
+    figures = {
+        f"mAP {when}": report.figures.mean_average_precision
+        for when, report in reports.items()
+        if isinstance(report, Report) and report.figures.mean_average_precision is not None
+    }
+    table = tomllib.loads((into / "recipe.toml").read_text(encoding="utf-8"))
+    table["trained"]["figures"] = {**figures, "on": f"{after.protocol.name}: {after.protocol.selection or 'all'}"}
+    replace_text(into / "recipe.toml", tomli_w.dumps(table))
+    if recipe.global_ is not None and (into / "README.md").is_file():
+        base = str(read_checkpoint(recipe.global_.weights).facts.get("base_sha256", "unknown"))
+        replace_text(into / "README.md", card(recipe, base, table["trained"]))
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all. Raises RecipeError where it cannot be written."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be written: {error.strerror or error}; make room, then --resume") from error
+
+
+def _figure(report: Report | str | None) -> dict[str, Any] | None:
+    if report is None:
+        return None
+    if isinstance(report, str):
+        return {"none": report}
+    figures = asdict(report.figures)
+    return {key: value for key, value in figures.items() if key != "acceptance"}

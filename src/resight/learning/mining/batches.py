@@ -1,0 +1,94 @@
+"""Which photos make a batch, by their labels; decided by the seed and the epoch alone."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from resight.errors import RecipeError
+from resight.learning.mining.stages import Sampling
+
+
+def batches_of(stage: Sampling, labels: ArrayLike, *, epoch: int, seed: int) -> list[NDArray[np.int64]]:
+    """An epoch's batches as the settings have them; places in labels (N,). Raises RecipeError as balanced_batches."""
+    match stage.kind:
+        case "balanced":
+            return balanced_batches(
+                labels,
+                classes=stage.classes,
+                each=stage.each,
+                epoch=epoch,
+                seed=seed,
+                batches=stage.batches,
+                repeat=stage.repeat,
+            )
+        case "shuffled":
+            return shuffled_batches(np.size(labels), size=stage.classes * stage.each, epoch=epoch, seed=seed)
+        case "whole":
+            return [np.arange(np.size(labels))]
+
+
+def balanced_batches(
+    labels: ArrayLike,
+    *,
+    classes: int,
+    each: int,
+    epoch: int,
+    seed: int,
+    batches: int | None = None,
+    repeat: bool = False,
+) -> list[NDArray[np.int64]]:
+    """Batches of ``each`` photos of each of so many classes (P × K; Hermans, Beyer & Leibe 2017).
+
+    Over an epoch no class comes more than once more often than another, and no photo than another of its class.
+    labels: (N,) of any values. batches: how many; None for about N photos.
+    repeat: whether a class with fewer photos than ``each`` shows them again in the batch; otherwise it gives fewer.
+    Raises RecipeError where there are fewer classes than a batch asks for.
+    """
+    values = np.asarray(labels)
+    names, numbers = np.unique(values, return_inverse=True)
+    if len(names) < classes:
+        raise RecipeError(
+            f"a batch of {classes} classes cannot be made of {len(names)}: ask for fewer (sampling.classes), or give "
+            "photos of more objects"
+        )
+    rng = np.random.default_rng([seed, epoch])
+    order, photos = (
+        _Turns(range(len(names)), rng),
+        [_Turns(np.flatnonzero(numbers == n), rng) for n in range(len(names))],
+    )
+    if batches is None:
+        batches = max(1, round(len(values) / (classes * each)))
+    made = []
+    for _ in range(batches):
+        drawn = [photos[number].take(each, repeat=repeat) for number in order.take(classes)]
+        made.append(np.concatenate(drawn))
+    return made
+
+
+def shuffled_batches(n: int, *, size: int, epoch: int, seed: int) -> list[NDArray[np.int64]]:
+    """All n photos, once, in an order drawn anew; all batches as large to within one, none above ``size``."""
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return np.array_split(order, max(1, -(-n // size)))
+
+
+class _Turns:
+    """Takes things in turn, in an order drawn anew each round; in no take twice where there are enough."""
+
+    def __init__(self, things: Sequence[int] | NDArray[np.int64], rng: np.random.Generator) -> None:
+        self.things, self.rng = np.asarray(things, np.int64), rng
+        self.left = self.things[:0]
+
+    def take(self, n: int, *, repeat: bool = False) -> NDArray[np.int64]:
+        """n of them; with fewer, all of them, or round after round if they may repeat."""
+        if n > len(self.things):
+            whole = self.take(len(self.things))
+            return np.concatenate([whole, self.take(n - len(whole), repeat=True)]) if repeat else whole
+        taken, self.left = self.left[:n], self.left[n:]
+        if missing := n - len(taken):
+            order = self.rng.permutation(self.things)
+            again = np.isin(order, taken)
+            others = order[~again]
+            self.left = self.rng.permutation(np.concatenate([others[missing:], order[again]]))
+            taken = np.concatenate([taken, others[:missing]])
+        return taken

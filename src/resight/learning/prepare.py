@@ -1,0 +1,108 @@
+"""What a training needs, read and checked whole before the first step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resight.describe.fit import with_branches
+from resight.errors import GroundTruthError, RecipeError
+from resight.evaluation.labelled import LabelledSet
+from resight.evaluation.load import load_labelled
+from resight.learning.datasets.photos import split_by_object, training_set
+from resight.learning.datasets.pictures import check_readable
+from resight.learning.launch import check_devices
+from resight.learning.schemes import SCHEMES, scheme_of
+from resight.learning.settings import Training
+from resight.learning.task import Lesson
+from resight.learning.validate import readable_part
+from resight.networks.weights import file_sha256
+from resight.recipes.recipe import Recipe
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A training of which all has been checked. identity: what decides it, by key. folder: of its runs."""
+
+    recipe: Recipe
+    scheme: str
+    lesson: Lesson
+    identity: Mapping[str, Any]
+    folder: Path
+    resume: bool
+
+
+def prepare(
+    recipe: Recipe,
+    labelled: LabelledSet | str | Path,
+    settings: Training,
+    folder: Path,
+    validate: LabelledSet | str | Path | float | None = None,
+    weights: Path | None = None,
+    resume: bool = False,
+) -> Job:
+    """Read and check all that a training needs. Raises as ``train``."""
+    check_devices(settings)
+    recipe = with_weights(recipe, weights)
+    scheme = scheme_of(recipe, settings)
+    SCHEMES[scheme](recipe, settings)  # says what does not suit it
+    learned = labelled if isinstance(labelled, LabelledSet) else load_labelled(labelled)
+    held_out = None
+    if isinstance(validate, float):
+        learned, held_out = split_by_object(learned, validate, settings.seed)
+    elif validate is not None:
+        held_out = validate if isinstance(validate, LabelledSet) else load_labelled(validate)
+        _check_apart(learned, held_out)
+    skip = settings.unreadable == "skip"
+    photos = training_set(learned, singletons=settings.singletons, whole=settings.whole)
+    photos = check_readable(photos, workers=settings.readers, skip=skip)
+    if held_out is not None:
+        held_out = readable_part(held_out, workers=settings.readers, skip=skip)
+    identity = {
+        "recipe": recipe.fingerprint,
+        "weights": _weights_of(recipe),
+        **settings.identity,
+        "set": photos.name,
+        "set revision": photos.revision,
+        "set selection": photos.selection,
+        "photos": len(photos.photos),
+        "validation": None if held_out is None else f"{held_out.name} {held_out.revision} {held_out.selection}",
+    }
+    return Job(recipe, scheme, Lesson(photos, held_out, settings), identity, folder, resume)
+
+
+def with_weights(recipe: Recipe, weights: Path | None) -> Recipe:
+    """The recipe with a weights file in place of its network's own. Raises RecipeError where there is no such file."""
+    if weights is None:
+        return recipe
+    if not weights.is_file():
+        raise RecipeError(f"there is no weights file {weights}; check --weights (or RESIGHT_WEIGHTS)")
+    given = {"weights": str(weights.absolute()), "revision": "", "weights_sha256": ""}
+    if recipe.global_ is not None:
+        stage = with_branches(recipe.global_, dict.fromkeys(range(len(recipe.global_.branches)), given))
+        return recipe.model_copy(update={"global_": stage})
+    if recipe.local is not None and "weights" in type(recipe.local).model_fields:
+        own = {key: value for key, value in given.items() if key in type(recipe.local).model_fields}
+        return recipe.model_copy(update={"local": recipe.local.model_copy(update=own)})
+    raise RecipeError(f"recipe {recipe.name} has no network: leave --weights out, or choose another recipe")
+
+
+def _weights_of(recipe: Recipe) -> list[str]:
+    """sha256 of the weights files that a recipe names."""
+    stages: Sequence[Any] = recipe.global_.branches if recipe.global_ is not None else ()
+    files = [stage.weights for stage in stages if stage.weights]
+    if recipe.local is not None and "weights" in type(recipe.local).model_fields:
+        files += [file for file in [recipe.model_dump()["local"]["weights"]] if file and Path(file).is_file()]
+    return [file_sha256(file) for file in dict.fromkeys(files)]
+
+
+def _check_apart(learned: LabelledSet, held_out: LabelledSet) -> None:
+    def images(labelled: LabelledSet) -> set[Path]:
+        paths = [*labelled.database, *(query.path for query in labelled.queries)]
+        return {labelled.locate(path).resolve() for path in paths}
+
+    if both := images(learned) & images(held_out):
+        raise GroundTruthError(
+            f"{min(both)} is in the set to learn from and in the one to validate on ({len(both)} are), whose figures "
+            "would be too good: give another set, or hold a share of the objects out"
+        )

@@ -1,0 +1,122 @@
+"""What a training did, as one HTML file that needs nothing else: curves, figures before and after, queries."""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from resight.errors import ResightError
+from resight.evaluation.page import write_page
+from resight.evaluation.report import Report
+from resight.learning.curves import Points, curves
+from resight.learning.log import read_log
+
+_PLACE = frozenset({"epoch", "step", "part"})
+_FIGURES = {
+    "mean_average_precision": "mAP",
+    "precision_at_1": "P@1",
+    "precision_at_10": "P@10",
+    "recall_at_10": "R@10",
+    "recall_at_100": "R@100",
+}
+
+
+def write_report(path: Path, facts: Mapping[str, Any], runs: Mapping[str, Path], after: Report | None) -> None:
+    """Write the page of a training.
+
+    facts: of ``training.json``. runs: folder of each phase, by name. after: of what is held out, whose worst and best
+    queries are shown with their pictures. Raises ResightError where it cannot be written.
+    """
+    shown = ""
+    if after is not None:
+        write_page(after, path)
+        shown = path.read_text(encoding="utf-8").partition("<main>\n")[2].partition("</main>")[0]
+    try:
+        path.write_text("".join(_page(facts, runs, shown)), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ResightError(f"cannot write {path}: {error.strerror}; make room, then --resume") from error
+
+
+def _page(facts: Mapping[str, Any], runs: Mapping[str, Path], shown: str) -> Iterator[str]:
+    css = resources.files("resight.evaluation").joinpath("page.css").read_text("utf-8")
+    title = f"{facts['recipe']} trained on {facts['set']['name']}"
+    yield (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        '<meta http-equiv="Content-Security-Policy" '
+        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
+        f"<title>{_text(title)} – resight</title>\n<style>\n{css}svg {{ max-width: 100%; height: auto; }}\n</style>\n"
+        f"</head>\n<body>\n<header><h1>{_text(title)}</h1></header>\n<main>\n"
+    )
+    yield f"<h2>Before and after</h2>\n{_before_and_after(facts)}"
+    for name, folder in runs.items():
+        yield f"<h2>Curves: {_text(name)}</h2>\n{_outcome(facts['phases'][name])}"
+        yield from _curves(read_log(folder / "log.csv"))
+    pairs = [("set", _described(facts["set"])), ("validation", _described(facts["validation"] or {}))]
+    yield f"<h2>What it was trained on</h2>\n{_list(pairs)}"
+    yield f"<h2>Settings</h2>\n{_list(_flat(facts['settings']))}"
+    yield f"<h2>Versions</h2>\n{_list(list(facts['versions'].items()))}"
+    yield f"{shown}</main>\n</body>\n</html>\n"
+
+
+def _before_and_after(facts: Mapping[str, Any]) -> str:
+    before, after = facts["before"], facts["after"]
+    if after is None:
+        return '<p class="soft">Nothing was held out, so nothing is known of how well it does.</p>\n'
+    rows = ""
+    for when, figures in (("before", before), ("after", after)):
+        if "none" in figures:
+            rows += f'<tr><th scope="row">{when}</th><td colspan="{len(_FIGURES)}">{_text(figures["none"])}</td></tr>\n'
+            continue
+        cells = "".join(f"<td>{_percent(figures[key])}</td>" for key in _FIGURES)
+        rows += f'<tr><th scope="row">{when}</th>{cells}</tr>\n'
+    head = "".join(f'<th scope="col">{label}</th>' for label in _FIGURES.values())
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table>\n'
+        f'<thead><tr><th scope="col">per cent</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+        '<p class="soft">Of what is held out, whose objects were not learned from, by the recipe as it searches.</p>\n'
+    )
+
+
+def _outcome(outcome: Mapping[str, Any]) -> str:
+    said = f"{outcome['epochs']} epochs, {outcome['steps']:,} steps"
+    if outcome["best"] is not None:
+        said += f"; the best validation, {outcome['best']:.4g}, after epoch {outcome['best_epoch']}"
+    return f'<p class="soft">{said}{"; ended early" if outcome["stopped"] else ""}.</p>\n'
+
+
+def _curves(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    for part in ("train", "validation"):
+        own = [row for row in rows if row["part"] == part]
+        for name in dict.fromkeys(name for row in own for name in row if name not in _PLACE):
+            points: Points = [(float(row["step"]), float(row[name])) for row in own if name in row]
+            label = name if part == "train" else f"{name}, validation"
+            yield f"<h3>{_text(label)}</h3>\n{curves({label: points}, across='step', up=label)}"
+
+
+def _described(facts: Mapping[str, Any]) -> str:
+    if not facts:
+        return "none"
+    counts = [f"{facts[key]:,} {key}" for key in ("photos", "classes", "database", "queries") if key in facts]
+    chosen = f" ({facts['selection']})" if facts["selection"] else ""
+    return f"{facts['name']}{chosen}: {', '.join(counts)}; revision {facts['revision'][:12] or 'unknown'}"
+
+
+def _flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for key, value in table.items():
+        found += _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else [(before + key, str(value))]
+    return found
+
+
+def _list(pairs: Sequence[tuple[str, str]]) -> str:
+    return f"<dl>\n{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in pairs)}\n</dl>\n"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _text(value: str) -> str:
+    return html.escape(value, quote=True)

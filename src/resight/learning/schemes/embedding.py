@@ -1,0 +1,80 @@
+"""Descriptors: any recipe's [global] stage, by any loss of labels (survey §5.1.1–2)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resight.errors import RecipeError
+from resight.fitted import PhotoSketch
+from resight.images.read import digest, load
+from resight.learning.embedding_task import EmbeddingTask, made_loss
+from resight.learning.model import make_model
+from resight.learning.task import Lesson, Phase, Task
+from resight.learning.whiten import How, check_photos, whiten
+from resight.learning.write import check_goes, write_recipe
+from resight.recipes.network_stages import GlobalStage
+from resight.recipes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from resight.learning.settings import Training
+
+
+def phases(recipe: Recipe, settings: "Training") -> Sequence[Phase]:
+    """One. Raises RecipeError where the recipe has no descriptor, or loss, miner and memory do not go together."""
+    check_goes(recipe, settings.learns)
+    made_loss(settings, 2, 2)
+    if recipe.global_ is not None:
+        whitening(recipe.global_, settings)
+    return [Phase("embedding", make, write)]
+
+
+def make(recipe: Recipe, lesson: Lesson) -> EmbeddingTask:
+    """The recipe's network and the loss. Raises as ``make_model``, ``check_photos``, ``EmbeddingTask``."""
+    if recipe.global_ is None:
+        raise ValueError("the recipe has no [global]")
+    settings = lesson.settings
+    photos, how = lesson.photos, whitening(recipe.global_, settings)
+    check_photos(recipe.global_, len(photos.photos), photos.name, how, dimensions=settings.dimensions)
+    model = make_model(
+        recipe.global_, weights=None, learns=settings.learns, recipe_name=recipe.name, seed=settings.seed
+    )
+    return EmbeddingTask(model, lesson)
+
+
+def write(task: Task, recipe: Recipe, lesson: Lesson, into: Path) -> None:
+    """The trained network as a recipe, whitened by the training photos as settings have it."""
+    if not isinstance(task, EmbeddingTask) or recipe.global_ is None:
+        raise ValueError("the task is another's")
+    photos = lesson.photos
+    sketch = PhotoSketch.of(digest(load(str(path))) for path in dict.fromkeys(p.path for p in photos.photos))
+    write_recipe(task.model, recipe, into, trained=trained(lesson), photos=sketch)
+    settings = lesson.settings
+    whiten(into, photos, how=whitening(recipe.global_, settings), seed=settings.seed, dimensions=settings.dimensions)
+
+
+def whitening(stage: GlobalStage, settings: "Training") -> How:
+    """What the recipe is whitened with afterwards. Raises RecipeError where settings contradict the recipe."""
+    trains = bool(settings.learns.projection or settings.learns.hash_bits)
+    if settings.whitening == "auto":
+        return "none" if trains or stage.whiten == "none" else "pca"
+    if settings.whitening != "none" and trains:
+        raise RecipeError(
+            f"whitening = {settings.whitening}, but a projection or codes are learned with the network: say "
+            "whitening = none, or leave out learns.projection and learns.hash_bits"
+        )
+    if settings.whitening != "none" and stage.whiten == "none":
+        raise RecipeError(f"whitening = {settings.whitening}, but the recipe has whiten = none: say one or the other")
+    return settings.whitening
+
+
+def trained(lesson: Lesson) -> dict[str, Any]:
+    """Facts of a training for the recipe that it leaves."""
+    photos = lesson.photos
+    return {
+        "on": photos.name,
+        "revision": photos.revision,
+        "split": photos.selection or None,
+        "classes": len(photos.classes),
+        "photos": len(photos.photos),
+        "settings": lesson.settings.model_dump(mode="json"),
+    }

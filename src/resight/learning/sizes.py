@@ -1,0 +1,27 @@
+"""Pictures of several sizes through a network that takes stacks of one size."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+
+def embed_pictures(embed: Callable[[Tensor], Tensor], pictures: Sequence[Tensor], least: int = 1) -> Tensor:
+    """Each picture's descriptor, B×D, in order; those of one size go through the network together.
+
+    embed: n×3×H×W uint8 to n×D. pictures: B of 3×H×W uint8. least: side to which smaller sides are stretched.
+    """
+    places: dict[tuple[int, int], list[int]] = {}
+    for place, picture in enumerate(pictures):
+        places.setdefault((picture.shape[1], picture.shape[2]), []).append(place)
+    parts = []
+    for (height, width), own in places.items():
+        stacked = torch.stack([pictures[place] for place in own])
+        if min(height, width) < least:
+            size = (max(height, least), max(width, least))
+            stretched = interpolate(stacked.float(), size, mode="bilinear", align_corners=False)
+            stacked = stretched.round().to(torch.uint8)
+        parts.append(embed(stacked))
+    order = torch.tensor([place for own in places.values() for place in own])
+    return torch.cat(parts)[torch.argsort(order).to(parts[0].device)]
