@@ -84,7 +84,7 @@ def made(options: argparse.Namespace, count: int) -> Work:
     return Work(options.network, options.layer, options.side, options.precision, weights, photos, count)
 
 
-def task_of(work: Work, batch: int, chunk: int, steps: int) -> EmbeddingTask:
+def task_of(work: Work, batch: int, chunk: int, steps: int, budget: int = 1024) -> EmbeddingTask:
     """A GeM descriptor and a Siamese loss of all pairs, with so many balanced batches an epoch."""
     table = {"network": work.network, "weights": str(work.weights), "layer": work.layer, "whiten": "none"}
     settings = load_settings(
@@ -94,7 +94,7 @@ def task_of(work: Work, batch: int, chunk: int, steps: int) -> EmbeddingTask:
         epochs=1,
         precision=work.precision,
         sampling={"classes": batch // _EACH, "each": _EACH, "batches": steps},
-        budget=0,  # of photos that are kept, which would grow with the batch
+        budget=budget,
     )
     files = sorted(work.photos.iterdir())[: work.count]
     photos = tuple(Photo(file.absolute(), number // _EACH) for number, file in enumerate(files))
@@ -106,9 +106,9 @@ def task_of(work: Work, batch: int, chunk: int, steps: int) -> EmbeddingTask:
     return EmbeddingTask(model, lesson)
 
 
-def trained(work: Work, batch: int, chunk: int, steps: int) -> tuple[float, int]:
+def trained(work: Work, batch: int, chunk: int, steps: int, budget: int = 1024) -> tuple[float, int]:
     """Pictures a second after the first steps, and the GPU's peak in bytes."""
-    task = task_of(work, batch, chunk, steps)
+    task = task_of(work, batch, chunk, steps, budget)
     ends: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         launch(
@@ -173,14 +173,14 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, list[Any]]:
         speeds.append(Speed(options.speed_batch, chunk, rate, alone))
     memories = []
     for batch in options.batch:
-        seen = watched(trained, work, batch, options.chunk, 1)
+        seen = watched(trained, work, batch, options.chunk, 1, 0)
         memories.append(Memory(batch, options.chunk, seen.peak, seen.private, seen.value[1]))
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     protocol = (
         f"{options.network}, pictures of {options.side} pixels, {options.precision}, on {device}; GeM, Siamese loss of "
-        "all pairs, AdamW; from JPEG files, none of which is kept in memory; the trainer logs each step; bare: forward "
+        "all pairs, AdamW; from JPEG files; the trainer logs each step; bare: forward "
         "and backward once over pictures in memory; two passes cost a second forward pass; memory: the peak of a "
-        "process that makes one step, Python and PyTorch included"
+        "process that makes one step and keeps no photo, Python and PyTorch included"
     )
     print(header(protocol))
     rows = [(s.batch, s.chunk, f"{s.trainer:.1f}", f"{s.bare:.1f}", f"{s.trainer / s.bare:.2f}") for s in speeds]

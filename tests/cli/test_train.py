@@ -1,6 +1,7 @@
 """`resight train`: a thin command over `resight.learning.run.train`."""
 
 import json
+import sys
 
 import cv2
 import pytest
@@ -93,6 +94,13 @@ def test_a_folder_that_is_not_empty_is_left_alone(train, tmp_path):
     done = train(into=tmp_path / "full")
     assert done.exit_code == 2 and "is not an empty folder" in done.stderr
     assert [file.name for file in (tmp_path / "full").iterdir()] == ["mine.txt"]
+
+
+def test_without_its_libraries_it_says_which(train, monkeypatch):
+    monkeypatch.delitem(sys.modules, "resight.learning.run", raising=False)
+    monkeypatch.setitem(sys.modules, "lightning_fabric", None)
+    done = train()
+    assert done.exit_code == 2 and "training needs lightning_fabric: pip install" in done.stderr
 
 
 def test_the_library_has_it():

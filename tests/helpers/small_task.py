@@ -49,20 +49,22 @@ class SmallTask:
 
     def backward(self, batch: Batch, epoch: int, step: int, propagate: Callable[[Tensor], None]) -> dict[str, float]:
         time.sleep(self.slow)
-        labels = self.labels[batch.places]
+        device = next(self.module.parameters()).device
+        labels = self.labels[batch.places].to(device)
         passed = backward(
             np.split(batch.places, 3),
-            lambda places: normalize(self.module(self.points[places])).float(),
+            lambda places: normalize(self.module(self.points[places].to(device))).float(),
             lambda x: siamese(x, labels) * (torch.nan if step == self.spoil else 1),
             propagate,
             seed=1000 * epoch + step,
+            device=device,
         )
         return {"loss": passed.loss}
 
     def validate(self) -> dict[str, float]:
         self.module[2].eval()
         with torch.no_grad():
-            x = normalize(self.module(self.points)).float()
+            x = normalize(self.module(self.points.to(next(self.module.parameters()).device))).float().cpu()
         self.module[2].train()
         return {"separation": -float(siamese(x, self.labels))}
 

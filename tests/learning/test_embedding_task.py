@@ -119,6 +119,17 @@ def test_a_chunk_more_or_less_changes_nothing(task, kind):
     close(found, wanted, 1e-3)
 
 
+@pytest.mark.parametrize("budget", [0, 1])
+def test_pictures_are_made_once_where_there_is_room(task, budget, monkeypatch):
+    made = task(loss={"kind": "triplet"}, budget=budget, sampling={"kind": "whole"}, side=96)
+    asked, picture = [], made.pictures.picture
+    monkeypatch.setattr(made.pictures, "picture", lambda *key: asked.append(key) or picture(*key))
+    _, found = gradients(made, made.batches(0)[0])
+    # Half of a MiB has room for 18 of 24 pictures of 27,648 bytes: three chunks of five.
+    assert len(asked) == (48 if budget == 0 else 24 + 9)
+    close(found, gradients(task(loss={"kind": "triplet"}, side=96), Batch(np.arange(24)))[1], 1e-3)
+
+
 def test_photos_keep_their_aspect_where_that_is_asked(task):
     made = task(fit="aspect", loss={"kind": "triplet"})
     batch = Batch(np.arange(24))

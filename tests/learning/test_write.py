@@ -70,6 +70,21 @@ CASES = {
         {"exponent": True, "projection": 12},
         False,
     ),
+    "dolg": (
+        {
+            "layer": "layer4",
+            "also": (
+                {
+                    "layer": "layer3",
+                    "attention": {"kind": "multi-atrous", "dimensions": 96, "inner": 8, "rates": (1, 2)},
+                    "pooling": "average",
+                },
+            ),
+            "fusion": "orthogonal",
+        },
+        {"layers": "layer4", "projection": 16},
+        False,
+    ),
     "orthogonal": (
         {"also": ({"attention": {"kind": "delf", "hidden": 8}, "pooling": "sum"},), "fusion": "orthogonal"},
         {},

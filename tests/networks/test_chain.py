@@ -41,7 +41,10 @@ def modules_of(network, layers):
     return modules
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("swin_tiny_patch4_window7_224", "vgg11_bn", "densenet121")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETWORKS])
 def test_a_chain_run_on_from_anywhere_gives_what_the_network_gives(name):
     network = made(name)
     modules = modules_of(network, NETWORKS[name])

@@ -9,7 +9,7 @@ import typer
 from resight.cli import output
 from resight.cli.options import Json, Quiet, Weights, Workers
 from resight.cli.progress import Reporter
-from resight.errors import QueryError
+from resight.errors import QueryError, RecipeError
 
 
 def train(
@@ -58,10 +58,12 @@ def train(
     The result is a folder to name with --recipe. With --validate or --hold-out the weights that do best on objects not
     learned from are kept, and mAP on them is printed before and after. Ctrl-C leaves a checkpoint for --resume.
     """
-    from resight.learning.run import FACTS
-    from resight.learning.run import train as run
-    from resight.learning.settings import load_settings
-
+    try:
+        from resight.learning.run import FACTS
+        from resight.learning.run import train as run
+        from resight.learning.settings import load_settings
+    except ModuleNotFoundError as error:
+        raise RecipeError(f"training needs {error.name}: pip install 'resight[deep,train]'") from error
     if validate is not None and hold_out is not None:
         raise QueryError("--validate and --hold-out both say what to validate on: give one of them")
     chosen = load_settings(

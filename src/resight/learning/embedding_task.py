@@ -54,7 +54,8 @@ class EmbeddingTask:
         side = side_for(settings.side, model)
         made: dict[str, Any] = {"side": side, "multiple": model.multiple, "fit": settings.fit, "seed": settings.seed}
         mines = isinstance(settings.miner, PoolStage)
-        budget = (settings.budget << 20) // (2 if mines else 1)
+        budget = (settings.budget << 20) // (3 if mines else 2)
+        self._room = budget
         self.pictures = Pictures(lesson.photos.photos, augment=settings.augment, budget=budget, **made)
         self.plain = Pictures(lesson.photos.photos, augment=NONE, budget=budget, **made) if mines else None
         self._validation: Validation | None = None
@@ -128,6 +129,7 @@ class EmbeddingTask:
         original = None if self.original is None else self._originals(chunks, epoch)
         figures: dict[str, float] = {}
         memory = None if self.memory is None else self.memory.contents()
+        kept: list[list[Tensor]] = []
 
         def loss_of(x: Tensor) -> Tensor:
             tuples = self._tuples(batch, x, labels, None, step)
@@ -150,7 +152,7 @@ class EmbeddingTask:
             propagate,
             seed=int(np.random.SeedSequence([self.settings.seed, step]).generate_state(1)[0]),
             device=device,
-            feed=lambda own: self._inputs(own, epoch),
+            feed=lambda own: self._inputs(own, epoch, kept),
         )
         if self.memory is not None:
             self.memory.enqueue(passed.descriptors, labels)
@@ -177,10 +179,19 @@ class EmbeddingTask:
     def _embed(self, pictures: Sequence[Tensor]) -> Tensor:
         return embed_pictures(self.model, pictures, self.model.least)
 
-    def _inputs(self, chunks: Sequence[Copies], epoch: int) -> Iterator[Any]:
-        """What is embedded of each chunk: pictures, or what is kept of them."""
+    def _inputs(self, chunks: Sequence[Copies], epoch: int, kept: list[list[Tensor]]) -> Iterator[Any]:
+        """What is embedded of each chunk: pictures, or what views are kept of them.
+
+        kept: pictures of the first chunks, which the first pass leaves to the second as far as there is room.
+        """
         if self._views is None:
-            yield from self._made(self.pictures, chunks, epoch)
+            yield from kept
+            used, first = 0, not kept
+            for pictures in self._made(self.pictures, chunks[len(kept) :], epoch):
+                used += sum(picture.nbytes for picture in pictures)
+                if first and used <= self._room:
+                    kept.append(pictures)
+                yield pictures
             return
         for chunk in chunks:
             places, copies = np.array(chunk).T
@@ -215,7 +226,7 @@ class EmbeddingTask:
         assert self.original is not None
         self.original.to(self._device)
         embed = self.original.suffix if self._views is not None else self._embed_original
-        return torch.cat([embed(inputs) for inputs in self._inputs(chunks, epoch)])
+        return torch.cat([embed(inputs) for inputs in self._inputs(chunks, epoch, [])])
 
     def _embed_original(self, pictures: Sequence[Tensor]) -> Tensor:
         assert self.original is not None

@@ -7,17 +7,20 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.strategies import DDPStrategy
 from torch.multiprocessing.spawn import ProcessException
 
 from resight.errors import RecipeError, ResightError
 from resight.learning.optimisation import Optimisation
 
 T = TypeVar("T")
+_PATIENCE = timedelta(days=2)  # of the others, while the first process mines or validates
 logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # in each process: it tells of what was asked for
 
 
@@ -34,7 +37,7 @@ def launch(settings: Optimisation, function: Callable[..., T], *arguments: Any) 
         fabric = Fabric(
             accelerator=settings.accelerator,
             devices=settings.devices,
-            strategy="ddp_spawn" if settings.devices > 1 else "auto",
+            strategy=DDPStrategy(start_method="spawn", timeout=_PATIENCE) if settings.devices > 1 else "auto",
             precision=settings.precision,
         )
     if settings.devices == 1:
@@ -43,7 +46,7 @@ def launch(settings: Optimisation, function: Callable[..., T], *arguments: Any) 
     with tempfile.TemporaryDirectory(prefix="resight-train-") as folder, _left_to_children():
         said = Path(folder) / "error"
         try:
-            returned: _Returned = fabric.launch(_child, said, function, arguments)
+            returned: _Returned = fabric.launch(_child, _Call(function, arguments, said))
         except ProcessException as error:
             if said.exists():
                 raise RecipeError(said.read_text("utf-8")) from error
@@ -54,20 +57,29 @@ def launch(settings: Optimisation, function: Callable[..., T], *arguments: Any) 
     return value
 
 
+class _Call:
+    """What a process is to do, and where it writes its error. No dataclass, nor a tuple that may hold one: Fabric looks
+    into those for tensors, and refuses frozen ones.
+    """
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...], said: Path) -> None:
+        self.function, self.arguments, self.said = function, arguments, said
+
+
 class _Returned:
-    """What a process gives back. No dataclass: Fabric looks into those for tensors, and refuses frozen ones."""
+    """What a process gives back; no dataclass either."""
 
     def __init__(self, value: Any, interrupted: bool = False) -> None:
         self.value, self.interrupted = value, interrupted
 
 
-def _child(fabric: Fabric, said: Path, function: Callable[..., Any], arguments: tuple[Any, ...]) -> _Returned:
+def _child(fabric: Fabric, call: _Call) -> _Returned:
     try:
-        return _Returned(function(fabric, *arguments))
+        return _Returned(call.function(fabric, *call.arguments))
     except KeyboardInterrupt:
         return _Returned(None, interrupted=True)
     except ResightError as error:  # PyTorch carries only a traceback to the parent, and ends the other processes
-        said.write_text(str(error), "utf-8")
+        call.said.write_text(str(error), "utf-8")
         raise
 
 

@@ -1,6 +1,7 @@
 """What a training did, as one HTML file that needs nothing else: curves, figures before and after, queries."""
 
 import html
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -91,6 +92,8 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
         own = [row for row in rows if row["part"] == part]
         for name in dict.fromkeys(name for row in own for name in row if name not in _PLACE):
             points: Points = [(float(row["step"]), float(row[name])) for row in own if name in row]
+            if not any(math.isfinite(y) for _, y in points):  # as of a gradient in 16 bits
+                continue
             label = name if part == "train" else f"{name}, validation"
             yield f"<h3>{_text(label)}</h3>\n{curves({label: points}, across='step', up=label)}"
 

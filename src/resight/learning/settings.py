@@ -32,7 +32,8 @@ class Training(Optimisation):
     whitening: learned afterwards, of the training photos: "learned" from pairs that match, "pca", or "none"; "auto" is
         pca where the recipe whitens, but none where a projection is learned with the network. dimensions: after it; 0
         for the recipe's.
-    readers: threads that read pictures. budget: MiB of reduced photos kept in memory, so that not each epoch decodes.
+    readers: threads that read pictures. budget: MiB of photos kept in memory: reduced ones, so that not each epoch
+        decodes, and a batch's pictures for the second pass.
     singletons: what is done about an object with one photo. whole: leave aside the boxes that queries have.
     unreadable: what is done about a photo that cannot be read.
     """

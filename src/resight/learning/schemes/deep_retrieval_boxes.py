@@ -108,12 +108,15 @@ def geometric_median(points: ArrayLike, weights: ArrayLike, *, rounds: int = 200
     median: NDArray[np.float64] = np.average(x, axis=0, weights=w)
     for _ in range(rounds):
         away = np.linalg.norm(x - median, axis=1)
-        # A point that the median has reached would weigh infinitely: that far it is close enough.
         moved: NDArray[np.float64] = np.average(x, axis=0, weights=w / np.maximum(away, 1e-9))
-        if np.linalg.norm(moved - median) < 1e-9:
-            return moved
+        change = np.linalg.norm(moved - median)
         median = moved
-    return median
+        if change < 1e-9:
+            break
+    # Towards one of the points, which may be the best place, steps become ever shorter.
+    places = np.concatenate([x, median[None]])
+    sums = np.linalg.norm(places[:, None] - x, axis=2) @ w
+    return np.asarray(places[np.argmin(sums)])
 
 
 def _picture(photo: Photo, max_side: int) -> Image:
