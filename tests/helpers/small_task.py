@@ -86,7 +86,7 @@ def _trained(fabric: Fabric, chosen: Optimisation, folder: Path, resume: bool, s
     torch.set_num_threads(1)
     task = SmallTask(spoil=spoil, slow=slow)
     outcome = run(task, chosen, folder, fabric, identity=chosen.model_dump(), resume=resume)
-    return {name: tensor.numpy() for name, tensor in task.module.state_dict().items()}, outcome
+    return {name: tensor.cpu().numpy() for name, tensor in task.module.state_dict().items()}, outcome
 
 
 if __name__ == "__main__":
