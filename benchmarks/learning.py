@@ -31,7 +31,6 @@ LOSSES = ("cross-entropy", "siamese", "triplet", "smooth-ap", "joint")
 OWN = {
     "cross-entropy": ("loss.normalised=true", "loss.temperature=0.05", "loss.bias=false"),
     "joint": ("loss.normalised=true", "loss.temperature=0.05", "loss.bias=false"),
-    "triplet": ("loss.reduction=active",),
 }
 
 

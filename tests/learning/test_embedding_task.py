@@ -15,12 +15,14 @@ from resight.evaluation.metrics import average_precision, positive_ranks  # noqa
 from resight.images.read import read_image  # noqa: E402
 from resight.learning.datasets.augment import NONE  # noqa: E402
 from resight.learning.datasets.photos import split_by_object, training_set  # noqa: E402
-from resight.learning.embedding_task import EmbeddingTask, numbered, side_for  # noqa: E402
+from resight.learning.datasets.pictures import numbered  # noqa: E402
+from resight.learning.embedding_task import EmbeddingTask  # noqa: E402
 from resight.learning.launch import launch  # noqa: E402
 from resight.learning.log import read_log  # noqa: E402
 from resight.learning.model import make_model  # noqa: E402
 from resight.learning.model_settings import Learns  # noqa: E402
 from resight.learning.settings import load_settings  # noqa: E402
+from resight.learning.sizes import side_for  # noqa: E402
 from resight.learning.task import Batch, Lesson  # noqa: E402
 from resight.learning.trainer import run  # noqa: E402
 from resight.learning.validate import Validation, readable_part  # noqa: E402
@@ -146,7 +148,10 @@ def test_a_mined_batch_is_of_its_tuples(task):
     made = task(loss={"kind": "triplet", "margin": 3.0}, miner={"kind": "hardest"})
     figures, _ = gradients(made, made.batches(0)[0])
     assert figures["tuples"] > 0
-    pool = task(loss={"kind": "triplet"}, miner={"kind": "pool", "queries": 8, "negatives": 2, "tuples_per_batch": 4})
+    pool = task(
+        loss={"kind": "triplet", "reduction": "mean"},
+        miner={"kind": "pool", "queries": 8, "negatives": 2, "tuples_per_batch": 4},
+    )
     batches = pool.batches(0)
     assert len(batches) == 2 and all(len(batch.tuples) == 8 for batch in batches)
     again = pool.batches(0)

@@ -25,6 +25,7 @@ from resight.projection.power import power as numpy_power  # noqa: E402
 from resight.projection.projection import Projection  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
 from resight.recipes.network_stages import GlobalStage  # noqa: E402
+from resight.recipes.poolings import Gem  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("sketched_once")
 
@@ -316,6 +317,13 @@ def test_a_projection_starts_from_a_fitted_one(resnet, noise, tmp_path):
             np.testing.assert_allclose(model(batch_of(pictures)).numpy(), expected, atol=1e-5)
     with pytest.raises(RecipeError, match="cannot start one of 192 to 6"):
         model_of(stage, initial=fitted, projection=6)
+    other = whitened.model_copy(update={"pooling": Gem(p=2.0)})
+    for use in (GlobalDescriber, lambda stage, folder: model_of(stage, projection=5)):
+        with pytest.raises(
+            RecipeError, match=r"whitening\.safetensors: was fitted for another network, other weights or"
+        ):
+            use(other, None)
+    assert model_of(other, projection=6).dimension == 6  # drawn, as the whitening has no part in it
 
 
 def test_codes_are_relaxed_signs_of_the_hash_layer(resnet, noise):

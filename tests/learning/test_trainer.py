@@ -128,7 +128,7 @@ def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(unbroken, tmp_path
     assert (tmp_path / "log.csv").read_bytes() == (folder / "log.csv").read_bytes()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_leaves_a_checkpoint_of_its_step(unbroken, tmp_path, number):
     process = start(tmp_path)
     wait_for(tmp_path, 6, process)

@@ -77,13 +77,13 @@ def make_attention(branch: Branch, layer: Layer, folder: Path) -> Attention | No
         case ClassToken() as stage:
             return _masked(partial(_by_class_token, stage.temperature))
         case stage:
-            module = _make(stage, layer.channels)
+            module = new_attention(stage, layer.channels)
             path = folder / stage.weights
             what = f"attention {stage.kind} over the {layer.channels} channels of layer {layer.name}"
-            sha256 = _load(module, stage, path, what)
+            sha256 = load_attention(module, stage, path, what)
             if isinstance(module, AttentionGeM):
                 _check_exponent(module, branch.pooling, path)
-            return replace(_of(module), fingerprint=sha256)
+            return replace(attention_of(module), fingerprint=sha256)
 
 
 def check_trained(branch: Branch) -> None:
@@ -96,7 +96,11 @@ def check_trained(branch: Branch) -> None:
         )
 
 
-def _make(stage: Learned, channels: int) -> nn.Module:
+def new_attention(stage: Learned, channels: int) -> nn.Module:
+    """The module of a learned attention over so many channels, as torch's generator draws it; in training mode.
+
+    Raises RecipeError where the stage leaves none of the channels.
+    """
     match stage:
         case SecondOrder():
             if stage.reduction > channels:
@@ -116,8 +120,12 @@ def _make(stage: Learned, channels: int) -> nn.Module:
             return AttentionGeM(channels, stage.hidden)
 
 
-def _load(module: nn.Module, stage: Learned, path: Path, what: str) -> str:
-    """Load the stage's file into the module; sha256 of the file."""
+def load_attention(module: nn.Module, stage: Learned, path: Path, what: str) -> str:
+    """Load the stage's file into its module, which no longer learns; the file's sha256.
+
+    path: the file. what: the module in words, for messages.
+    Raises RecipeError where the file cannot be used, is another than the recipe's, or does not fit the module.
+    """
     state = load_state(path)
     sha256 = file_sha256(path)
     if stage.weights_sha256 not in ("", sha256):
@@ -133,8 +141,8 @@ def _load(module: nn.Module, stage: Learned, path: Path, what: str) -> str:
     return sha256
 
 
-def _of(module: nn.Module) -> Attention:
-    """By a trained module, in float32."""
+def attention_of(module: nn.Module) -> Attention:
+    """What a branch does to a map by a module of ``new_attention``, in float32, with gradients if the module learns."""
     match module:
         case DelfAttention():
             return _masked(lambda x, picture, beside: module(x), unit=True)

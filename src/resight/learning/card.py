@@ -1,9 +1,13 @@
 """The card beside a trained recipe: what its network is, what it learned from and how well, and how to use it."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+from resight.networks.weights import read_checkpoint
+from resight.recipes.local_stages import LayerStage
 from resight.recipes.recipe import Recipe
 
 _FACTS = {
@@ -17,21 +21,24 @@ _PACKAGES = ("resight", "torch", "timm")
 
 
 def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
-    """Markdown. base_sha256: of the weights that training began with. trained: as ``write_recipe`` takes them."""
-    stage = recipe.global_
-    if stage is None:
-        raise ValueError("a trained recipe has a [global] stage")
-    known = {*_FACTS, "settings", "figures"}
-    learned = [f"| {label} | {trained[key]} |" for key, label in _FACTS.items() if key in trained]
-    learned += [f"| {key} | {value} |" for key, value in trained.items() if key not in known]
+    """Markdown. trained: facts as ``write_recipe`` takes them, or such facts by the name of the phase, or both.
+
+    base_sha256: of the weights that the network's training began with; "" where it did not learn.
+    Raises ValueError for a recipe without a network.
+    """
+    phases = {"": {key: value for key, value in trained.items() if not _is_phase(key, value)}}
+    phases |= {key: value for key, value in trained.items() if _is_phase(key, value)}
+    if len(phases) > 1 and not phases[""].keys() - {"figures"}:
+        del phases[""]
+    begun = f"trained from weights with sha256 `{base_sha256}`" if base_sha256 else "with weights that did not learn"
+    figures = [f"| {key} | {_figure(value)} |" for key, value in _flat(trained.get("figures", {}))]
     return "\n".join(
         [
             f"# {recipe.name}",
             "",
             recipe.title,
             "",
-            f"{stage.network}, layer {', '.join(branch.layer for branch in stage.branches)}, trained from weights with "
-            f"sha256 `{base_sha256}`. {recipe.source}",
+            f"{_network(recipe)}, {begun}. {recipe.source}",
             "",
             "## Use",
             "",
@@ -41,13 +48,13 @@ def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
             *_readiness(recipe),
             "## Learned from",
             "",
-            *_table("what", learned),
+            *_by_phase(phases, "what", _learned),
             "## Figures",
             "",
-            *_table("figure", [f"| {key} | {_figure(value)} |" for key, value in _of(trained, "figures")]),
+            *_table("figure", figures),
             "## Settings",
             "",
-            *_table("setting", [f"| {key} | `{value}` |" for key, value in _flat(trained.get("settings", {}))]),
+            *_by_phase(phases, "setting", _settings),
             "## Made with",
             "",
             ", ".join(f"{package} {version(package)}" for package in _PACKAGES) + ".",
@@ -59,6 +66,59 @@ def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def header_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """JSON facts as a safetensors file's metadata: one entry, since several come in an order that changes the file."""
+    return {"resight": json.dumps(dict(facts), sort_keys=True)}
+
+
+def base_of(weights: str | Path) -> str:
+    """sha256 of the weights that a file's training began with, by the header that training gives it; "" without one."""
+    try:
+        facts = json.loads(read_checkpoint(weights).facts.get("resight", "{}"))
+    except (TypeError, ValueError):  # another program's entry of this name
+        return ""
+    return str(facts.get("base_sha256", "")) if isinstance(facts, dict) else ""
+
+
+def network_weights(recipe: Recipe) -> str:
+    """The file of the network that a card is about: of [global], or else of [local]; "" where none is named."""
+    if recipe.global_ is not None:
+        return recipe.global_.weights
+    return recipe.local.weights if isinstance(recipe.local, LayerStage) else ""
+
+
+def _network(recipe: Recipe) -> str:
+    if recipe.global_ is not None:
+        layers = ", ".join(branch.layer for branch in recipe.global_.branches)
+        return f"{recipe.global_.network}, layer {layers}"
+    if isinstance(recipe.local, LayerStage):
+        return f"{recipe.local.network}, layer {recipe.local.layer}"
+    raise ValueError("a trained recipe has a network")
+
+
+def _is_phase(key: str, value: Any) -> bool:
+    return isinstance(value, Mapping) and key not in ("settings", "figures")
+
+
+def _by_phase(
+    phases: Mapping[str, Mapping[str, Any]], head: str, rows_of: Callable[[Mapping[str, Any]], list[str]]
+) -> list[str]:
+    lines = []
+    for name, facts in phases.items():
+        lines += [*([f"### {name}", ""] if name else []), *_table(head, rows_of(facts))]
+    return lines
+
+
+def _learned(facts: Mapping[str, Any]) -> list[str]:
+    known = {*_FACTS, "settings", "figures"}
+    rows = [f"| {label} | {facts[key]} |" for key, label in _FACTS.items() if key in facts]
+    return rows + [f"| {key} | {value} |" for key, value in facts.items() if key not in known]
+
+
+def _settings(facts: Mapping[str, Any]) -> list[str]:
+    return [f"| {key} | `{value}` |" for key, value in _flat(facts.get("settings", {}))]
 
 
 def _readiness(recipe: Recipe) -> list[str]:
@@ -75,10 +135,6 @@ def _readiness(recipe: Recipe) -> list[str]:
 
 def _table(head: str, rows: list[str]) -> list[str]:
     return [f"| {head} | value |", "| --- | --- |", *rows, ""] if rows else ["Nothing was said.", ""]
-
-
-def _of(trained: Mapping[str, Any], key: str) -> list[tuple[str, Any]]:
-    return _flat(trained.get(key, {}))
 
 
 def _flat(value: Any, above: str = "") -> list[tuple[str, Any]]:

@@ -1,9 +1,7 @@
 """Training of descriptors: a recipe's network, a loss of labels, and what chooses pairs and triplets (survey §5.1)."""
 
 import copy
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,7 @@ from torch import Tensor, nn
 from resight.errors import RecipeError
 from resight.learning.caching import backward
 from resight.learning.datasets.augment import NONE
-from resight.learning.datasets.pictures import Pictures
+from resight.learning.datasets.pictures import Copy, Pictures, numbered
 from resight.learning.losses import Loss, make_loss
 from resight.learning.losses.quartet import QuartetLoss
 from resight.learning.mining.batches import batches_of
@@ -25,13 +23,10 @@ from resight.learning.mining.pool import mine_pool
 from resight.learning.mining.stages import AllStage, PoolStage
 from resight.learning.model import Model
 from resight.learning.settings import Training
-from resight.learning.sizes import embed_pictures
+from resight.learning.sizes import embed_pictures, side_for
 from resight.learning.task import Batch, Lesson, Tuples
 from resight.learning.validate import Validation
 from resight.learning.views import KeptViews
-
-_AHEAD = 2  # chunks of pictures that are made while one is learned from
-Copies = Sequence[tuple[int, int]]  # places of photos, and which copy of each in its batch
 
 
 class EmbeddingTask:
@@ -179,7 +174,7 @@ class EmbeddingTask:
     def _embed(self, pictures: Sequence[Tensor]) -> Tensor:
         return embed_pictures(self.model, pictures, self.model.least)
 
-    def _inputs(self, chunks: Sequence[Copies], epoch: int, kept: list[list[Tensor]]) -> Iterator[Any]:
+    def _inputs(self, chunks: Sequence[Sequence[Copy]], epoch: int, kept: list[list[Tensor]]) -> Iterator[Any]:
         """What is embedded of each chunk: pictures, or what views are kept of them.
 
         kept: pictures of the first chunks, which the first pass leaves to the second as far as there is room.
@@ -187,7 +182,7 @@ class EmbeddingTask:
         if self._views is None:
             yield from kept
             used, first = 0, not kept
-            for pictures in self._made(self.pictures, chunks[len(kept) :], epoch):
+            for pictures in self.pictures.made(chunks[len(kept) :], epoch, self.settings.readers):
                 used += sum(picture.nbytes for picture in pictures)
                 if first and used <= self._room:
                     kept.append(pictures)
@@ -197,31 +192,17 @@ class EmbeddingTask:
             places, copies = np.array(chunk).T
             yield self._views.rows((epoch + copies) % self.settings.views, places).to(self._device)
 
-    def _made(self, pictures: Pictures, chunks: Sequence[Copies], epoch: int) -> Iterator[list[Tensor]]:
-        """Pictures of chunks, in order, made in threads while the chunk before is learned from."""
-        readers = ThreadPoolExecutor(self.settings.readers)
-        coming: deque[list[Future[Tensor]]] = deque()
-        try:
-            for chunk in chunks:
-                coming.append([readers.submit(pictures.picture, place, epoch, copy) for place, copy in chunk])
-                if len(coming) > _AHEAD:
-                    yield [picture.result() for picture in coming.popleft()]
-            while coming:
-                yield [picture.result() for picture in coming.popleft()]
-        finally:
-            readers.shutdown(wait=True, cancel_futures=True)
-
     @torch.no_grad()
     def _describe(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
         """Descriptors of photos as they are, N×D."""
         assert self.plain is not None
         self.module.eval()
         pieces = [numbered(part) for part in np.array_split(places, -(-len(places) // self.settings.chunk))]
-        made = self._made(self.plain, pieces, 0)
+        made = self.plain.made(pieces, 0, self.settings.readers)
         return np.concatenate([self._embed(pictures).float().cpu().numpy() for pictures in made])
 
     @torch.no_grad()
-    def _originals(self, chunks: Sequence[Copies], epoch: int) -> Tensor:
+    def _originals(self, chunks: Sequence[Sequence[Copy]], epoch: int) -> Tensor:
         """The batch's descriptors by the model as it was."""
         assert self.original is not None
         self.original.to(self._device)
@@ -233,7 +214,7 @@ class EmbeddingTask:
         return embed_pictures(self.original, pictures, self.model.least)
 
     def _prefix(self, places: NDArray[np.int64], view: int) -> Tensor:
-        (pictures,) = self._made(self.pictures, [[(place, 0) for place in places.tolist()]], view)
+        (pictures,) = self.pictures.made([numbered(places)], view, self.settings.readers)
         return self.model.prefix(torch.stack(pictures))
 
 
@@ -248,19 +229,3 @@ def made_loss(settings: Training, dimensions: int, classes: int) -> Loss:
     if settings.memory is not None and not loss.takes_memory:
         raise RecipeError(f"loss = {kind} takes no memory of earlier batches: leave out memory")
     return loss
-
-
-def side_for(side: int, model: Model) -> int:
-    """The multiple that the network takes which is nearest to a side, in pixels, and large enough for it."""
-    least = -(-model.least // model.multiple) * model.multiple
-    return max(least, round(side / model.multiple) * model.multiple)
-
-
-def numbered(places: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Each place with how often it was there before: copies of a photo get pictures of their own."""
-    seen: dict[int, int] = {}
-    found = []
-    for place in places.tolist():
-        found.append((place, seen.get(place, 0)))
-        seen[place] = found[-1][1] + 1
-    return found

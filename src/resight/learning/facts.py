@@ -13,10 +13,9 @@ from resight.errors import RecipeError
 from resight.evaluation.measure import versions
 from resight.evaluation.protocol import evaluate
 from resight.evaluation.report import Report
-from resight.learning.card import card
+from resight.learning.card import base_of, card, network_weights
 from resight.learning.prepare import Job
 from resight.learning.trainer import Progress
-from resight.networks.weights import read_checkpoint
 from resight.recipes.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -92,9 +91,9 @@ def add_figures(into: Path, before: Report | str | None, after: Report | str | N
     table = tomllib.loads((into / "recipe.toml").read_text(encoding="utf-8"))
     table["trained"]["figures"] = {**figures, "on": f"{after.protocol.name}: {after.protocol.selection or 'all'}"}
     replace_text(into / "recipe.toml", tomli_w.dumps(table))
-    if recipe.global_ is not None and (into / "README.md").is_file():
-        base = str(read_checkpoint(recipe.global_.weights).facts.get("base_sha256", "unknown"))
-        replace_text(into / "README.md", card(recipe, base, table["trained"]))
+    if (into / "README.md").is_file():
+        weights = network_weights(recipe)
+        replace_text(into / "README.md", card(recipe, base_of(weights) if weights else "", table["trained"]))
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -7,8 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from resight.describe import attention as attending
-from resight.describe.attention import Attention, check_trained, make_attention
+from resight.describe.attention import (
+    Attend,
+    Attention,
+    attention_of,
+    check_trained,
+    load_attention,
+    make_attention,
+    new_attention,
+)
 from resight.describe.embedding import Embedder, choose_positions
 from resight.describe.head import cells_on_map, check_layer
 from resight.describe.pooling import ChannelStatistics, Pool, exponent, learns, make_pool
@@ -99,10 +106,10 @@ class Head(nn.Module):
     def _attention(self) -> Attention | None:
         stage = self.branch.attention
         if self.attention is not None:
-            return attending._of(self.attention)
+            return attention_of(self.attention)
         return None if stage is None else make_attention(self.branch, self.layer, Path())
 
-    def _over(self, weigh: attending.Attend, x: Tensor, beside: Tensor | None) -> Tensor:
+    def _over(self, weigh: Attend, x: Tensor, beside: Tensor | None) -> Tensor:
         """An attention's function of a map, of a batch of maps."""
         if not isinstance(self.branch.attention, Saliency):
             return weigh(x, _NO_PICTURE, beside)
@@ -222,11 +229,11 @@ def _attention_of(branch: Branch, layer: Layer, p: Tensor | None, seed: int) -> 
         return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = attending._make(stage, layer.channels)
+        module = new_attention(stage, layer.channels)
     if stage.weights:
         check_trained(branch)
         what = f"attention {stage.kind} over the {layer.channels} channels of layer {layer.name}"
-        attending._load(module, stage, Path(stage.weights), what)
+        load_attention(module, stage, Path(stage.weights), what)
     module.eval().requires_grad_(True)
     if isinstance(module, AttentionGeM):
         if p is None or p.numel() != 1:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor, nn
 
+from resight.describe.describer import load_global
 from resight.describe.fit import with_branches
 from resight.errors import RecipeError
 from resight.learning.heads import Head, make_trainable_head
@@ -203,7 +204,8 @@ def make_model(
     initial: what ``projection`` starts from; by default the recipe's whitening where that has as many dimensions, else
         it is drawn.
     Raises RecipeError where something of the stage has no gradient, saying what to choose; where nothing would learn,
-    or a setting does not fit; and as ``load_backbone`` and ``make_trainable_head``.
+    or a setting does not fit; where that whitening is of other weights or parameters than the stage's; and as
+    ``load_backbone`` and ``make_trainable_head``.
     """
     with torch.random.fork_rng(devices=[]):  # networks draw their parameters before they get their weights
         return _made(stage, weights, learns, recipe_name, seed, initial)
@@ -312,9 +314,8 @@ def _projection(
         raise RecipeError(
             f"recipe {recipe}: projection = {dimensions}, but the descriptor has only {dimension} entries: lower it"
         )
-    if initial is None and stage.whitening:
-        own = Projection.load(Path(stage.whitening))
-        initial = own if own.dimension == dimensions else None
+    if initial is None and stage.whitening and stage.dimensions == dimensions:
+        (initial,) = load_global(stage, recipe).whitenings  # says whether it is of other weights or parameters
     if initial is None:
         return LinearProjection.drawn(dimension, dimensions, seed)
     if initial.matrix.shape != (dimensions, dimension):

@@ -17,6 +17,7 @@ from resight.learning.settings import Training
 from resight.learning.task import Lesson
 from resight.learning.validate import readable_part
 from resight.networks.weights import file_sha256
+from resight.recipes.local_stages import LayerStage, WeightedStage
 from resight.recipes.recipe import Recipe
 
 
@@ -72,19 +73,38 @@ def prepare(
 
 
 def with_weights(recipe: Recipe, weights: Path | None) -> Recipe:
-    """The recipe with a weights file in place of its network's own. Raises RecipeError where there is no such file."""
+    """The recipe with a weights file in place of its network's own: of [global] and [local] alike, if both have one.
+
+    Raises RecipeError where there is no such file, the recipe has no network, or [local] has another: another network
+    whose weights would be downloaded, or other weights of its own.
+    """
     if weights is None:
         return recipe
     if not weights.is_file():
         raise RecipeError(f"there is no weights file {weights}; check --weights (or RESIGHT_WEIGHTS)")
     given = {"weights": str(weights.absolute()), "revision": "", "weights_sha256": ""}
-    if recipe.global_ is not None:
-        stage = with_branches(recipe.global_, dict.fromkeys(range(len(recipe.global_.branches)), given))
-        return recipe.model_copy(update={"global_": stage})
-    if recipe.local is not None and "weights" in type(recipe.local).model_fields:
-        own = {key: value for key, value in given.items() if key in type(recipe.local).model_fields}
-        return recipe.model_copy(update={"local": recipe.local.model_copy(update=own)})
-    raise RecipeError(f"recipe {recipe.name} has no network: leave --weights out, or choose another recipe")
+    vector, local = recipe.global_, recipe.local
+    update: dict[str, Any] = {}
+    if vector is not None:
+        update["global_"] = with_branches(vector, dict.fromkeys(range(len(vector.branches)), given))
+    if isinstance(local, LayerStage) and (vector is None or local.network == vector.network):
+        if vector is not None and local.weights and file_sha256(local.weights) != file_sha256(weights):
+            raise RecipeError(
+                f"recipe {recipe.name}: [global] and [local] have one network, but [local] has weights of its own, "
+                f"{local.weights}, which are not those of {weights}: name the weights of both in the recipe, and leave "
+                "--weights out"
+            )
+        update["local"] = local.model_copy(update=given)
+    elif isinstance(local, LayerStage) and not local.weights:
+        raise RecipeError(
+            f"recipe {recipe.name}: [local] has {local.network}, for which weights of another network do not do: name "
+            "weights for it in [local], or fit the recipe first with `resight fit` and --local-weights"
+        )
+    elif isinstance(local, WeightedStage) and vector is None:
+        update["local"] = local.model_copy(update={key: given[key] for key in ("weights", "weights_sha256")})
+    if not update:
+        raise RecipeError(f"recipe {recipe.name} has no network: leave --weights out, or choose another recipe")
+    return recipe.model_copy(update=update)
 
 
 def _weights_of(recipe: Recipe) -> list[str]:

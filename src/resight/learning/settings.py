@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -140,6 +141,12 @@ def settings_text(name: str) -> str:
     if name not in settings_names():
         raise RecipeError(f"no settings {name!r}; there are {', '.join(settings_names())}, or give a .toml file")
     return (resources.files(__package__) / "settings_files" / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def settings_title(name: str) -> str:
+    """What ready settings are of, as their comment begins; RecipeError for an unknown name."""
+    head = takewhile(lambda line: "resight train" not in line, settings_text(name).splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in head)
 
 
 def _table(name: str | Path) -> dict[str, Any]:

@@ -1,10 +1,24 @@
-"""Pictures of several sizes through a network that takes stacks of one size."""
+"""Sizes of pictures that a network takes, and pictures of several sizes through one that takes stacks of one."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+
+class Sizes(Protocol):
+    """Of pictures that a network takes: of which their sides are multiples, and the least side, in pixels."""
+
+    multiple: int
+    least: int
+
+
+def side_for(side: int, network: Sizes) -> int:
+    """The side that a network takes which is nearest to the one wanted, in pixels, and large enough for it."""
+    least = -(-network.least // network.multiple) * network.multiple
+    return max(least, round(side / network.multiple) * network.multiple)
 
 
 def embed_pictures(embed: Callable[[Tensor], Tensor], pictures: Sequence[Tensor], least: int = 1) -> Tensor:

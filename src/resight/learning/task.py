@@ -72,8 +72,8 @@ class Lesson:
 class Phase:
     """One training of a scheme, which may have several.
 
-    make: the task, of the recipe as the phase before left it. write: puts the recipe with what was learned into an empty
-    folder; it needs no more than the recipe, the lesson and the task.
+    make: the task, of the recipe as the phase before left it. write: puts the recipe with what was learned into an
+    empty folder; it needs no more than the recipe, the lesson and the task.
     """
 
     name: str

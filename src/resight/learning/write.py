@@ -24,7 +24,7 @@ from resight.embedding.layers import LayerEmbedding
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
 from resight.hashing.function import HashFunction, Layer
-from resight.learning.card import card
+from resight.learning.card import card, header_of
 from resight.learning.heads import Head
 from resight.learning.model import Model
 from resight.learning.model_settings import Learns
@@ -147,12 +147,8 @@ def _write_network(model: Model, path: Path, facts: dict[str, Any]) -> None:
     state = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.trunk.network.state_dict().items()
     }
-    metadata = {
-        "network": model.network,
-        "base_sha256": model.base_sha256,
-        "trained": json.dumps(facts, sort_keys=True),
-    }
-    save_file(state, path, metadata=metadata)
+    header = {"network": model.network, "base_sha256": model.base_sha256, "trained": facts}
+    save_file(state, path, metadata=header_of(header))
     if model.batchnorm_eps is not None:
         meta = json.dumps({"bn_eps": model.batchnorm_eps}) + "\n"
         path.with_name("meta.json").write_text(meta, encoding="utf-8")

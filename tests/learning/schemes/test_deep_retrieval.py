@@ -25,6 +25,7 @@ from resight.learning.task import Lesson  # noqa: E402
 from resight.learning.trainer import run  # noqa: E402
 from resight.networks.backbone import load_backbone  # noqa: E402
 from resight.networks.torchvision_ops import ensure_torchvision  # noqa: E402
+from resight.networks.weights import file_sha256  # noqa: E402
 from resight.projection.projection import Projection  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
 from resight.regions.map_rpn import MapRpn  # noqa: E402
@@ -92,7 +93,7 @@ def trained(recipe, lesson, tmp_path_factory):
     task = make_proposals(recipe, lesson)
     published, task.scheme = task.scheme, task.scheme.model_copy(update={"top": 1})  # of 32 some fit untrained
     before = task.validate()
-    settings = Optimisation(epochs=60, rate=2e-4, schedule="constant", accelerator="cpu", validate_every=60)
+    settings = Optimisation(epochs=18, rate=6e-4, schedule="constant", accelerator="cpu", validate_every=18)
     folder = tmp_path_factory.mktemp("run")
     run(task, settings, folder, Fabric(accelerator="cpu", devices=1), identity={})
     after, task.scheme = task.validate(), published
@@ -182,7 +183,9 @@ def test_both_steps_in_one_training(recipe, photos, tmp_path):
     made = train(recipe, photos, settings=settings, into=tmp_path / "made")
     written = load_recipe(made)
     assert written.global_.scheme.kind == "map-rpn" and set(written.trained) >= {"on", "settings", "proposals"}
-    assert "proposals" in (made / "README.md").read_text()
+    base = file_sha256(recipe.global_.weights)
+    card = (made / "README.md").read_text()
+    assert f"trained from weights with sha256 `{base}`" in card and "### proposals\n" in card
     first = load_recipe(made / "training" / "embedding" / "recipe").global_
     assert first.scheme.kind == "grid"
     one, other = (Projection.load(stage.whitening) for stage in (first, written.global_))

@@ -22,6 +22,7 @@ from resight.learning.trainer import run  # noqa: E402
 from resight.local.delf import read_delf_head  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.networks.backbone import load_backbone  # noqa: E402
+from resight.networks.weights import file_sha256  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 
@@ -209,6 +210,7 @@ def test_the_autoencoder_reconstructs_and_its_scorer_starts_as_the_one_before(tr
     assert error(trained["autoencoder"][1].head) < 0.7 * error(again.head)
 
 
+@pytest.mark.slow
 def test_the_trained_recipe_indexes_and_finds(trained, photos, tmp_path):
     recipe, _, _, _ = trained["autoencoder"]
     with Collection.create(tmp_path / "c", recipe) as collection:
@@ -339,3 +341,13 @@ def test_what_does_not_suit_is_refused(weights, photos):
 def test_the_written_recipe_names_no_place_outside_itself(trained):
     folder = Path(trained["autoencoder"][0].local.weights).parents[1]
     assert str(folder.parent) not in (folder / "recipe.toml").read_text()
+
+
+def test_a_card_says_of_each_phase_what_was_learned(trained, weights):
+    folder = Path(trained["autoencoder"][0].local.weights).parents[1]
+    text = (folder / "README.md").read_text()
+    assert f"test_resnet, layer layer2, trained from weights with sha256 `{file_sha256(weights)}`" in text
+    for phase in ("classification", "attention", "autoencoder"):
+        assert text.count(f"### {phase}\n") == 2  # what it learned from, and its settings
+    assert text.count("| Objects | 4 |") == 3 and text.count("| rate | `0.005` |") == 3
+    assert "{" not in text  # no table is printed as Python has it

@@ -175,6 +175,11 @@ def test_what_does_not_suit_is_refused(photos, weights):
         phases(recipe_of(weights), settings(loss={"kind": "triplet"}))
     with pytest.raises(RecipeError, match="DELG is trained without views"):
         phases(recipe_of(weights), settings(views=1))
+    other = photos / "other.safetensors"
+    torch.manual_seed(9)
+    safetensors.torch.save_file(dict(create_network("test_resnet").state_dict()), other)
+    with pytest.raises(RecipeError, match=r"DELG trains one network, but .* name one file in both"):
+        phases(recipe_of(weights, local={"weights": str(other)}), settings())
     with pytest.raises(RecipeError, match=r"layer4 of \[local\] comes after"):
         stage = recipe_of(weights).model_dump(by_alias=True, exclude_none=True)["global"]
         made(photos, weights, settings(), local={"layer": "layer4"}, **{"global": stage | {"layer": "layer2"}})

@@ -150,6 +150,8 @@ def test_the_written_recipe_describes_with_what_was_learned(trained):
     recipe, task, _, _ = trained
     folder = Path(recipe.local.weights).parents[1]
     assert str(folder.parent) not in (folder / "recipe.toml").read_text()
+    card = (folder / "README.md").read_text()
+    assert "test_resnet, layer layer2, trained from weights with sha256" in card and "### how\n" in card
     projection = Projection.load(recipe.local.reduction)
     assert projection.fingerprint == task.projection.fingerprint and projection.kind == "pca-whitening"
     features = load_network_features(recipe.local)  # it refuses a reduction of other features

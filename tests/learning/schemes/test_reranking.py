@@ -230,7 +230,7 @@ def lesson_of(photos, **settings):
     return Lesson(training_set(photos), photos, SimpleNamespace(**options))
 
 
-@pytest.mark.parametrize("method", ["transformer", "nonmetric"])
+@pytest.mark.parametrize("method", [pytest.param("transformer", marks=pytest.mark.slow), "nonmetric"])
 def test_a_recipe_is_trained_written_and_searched(method, photos, recipe_file, tmp_path):
     recipe = recipe_file(method)
     lesson = lesson_of(photos, loss=NonMetricStage(kind="nonmetric", hidden=(32,)))
@@ -243,6 +243,7 @@ def test_a_recipe_is_trained_written_and_searched(method, photos, recipe_file, t
     phase.write(task, recipe, lesson, tmp_path / "made")
     written = load_recipe(tmp_path / "made")
     assert written.rerank[0].model.endswith("rerank-1.safetensors") and written.rerank[0].model_sha256
+    assert "layer layer3, with weights that did not learn." in (tmp_path / "made" / "README.md").read_text()
     # The recipe is whole: it works where the first one is not.
     (tmp_path / "made").rename(tmp_path / "moved")
     paths = sorted(photos.locate(path) for path in photos.database)

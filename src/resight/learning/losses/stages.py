@@ -87,11 +87,11 @@ class QuartetStage(_DoubleMargin):
 
 
 class TripletStage(Stage):
-    """Eq. 15."""
+    """Eq. 15. reduction: "active" is the mean of the triplets above 0; of all of a batch most are soon 0."""
 
     kind: Literal["triplet"]
     margin: Margin = 0.1
-    reduction: Reduction = "mean"
+    reduction: Reduction = "active"
 
 
 class JointStage(_Classifier):
@@ -101,7 +101,7 @@ class JointStage(_Classifier):
     alpha: Weight = 1.0
     beta: Weight = 1.0
     margin: Margin = 0.1
-    reduction: Reduction = "mean"
+    reduction: Reduction = "active"
 
 
 class QuadrupletStage(Stage):
@@ -110,7 +110,7 @@ class QuadrupletStage(Stage):
     kind: Literal["quadruplet"]
     margin: Margin = 1.0
     second: Margin = 0.5
-    reduction: Reduction = "mean"
+    reduction: Reduction = "active"
 
 
 class GroupGroupStage(Stage):

@@ -1,4 +1,9 @@
-"""What of a recipe is trained, and in which phases: one file a scheme."""
+"""What of a recipe is trained, and in which phases.
+
+embedding: the [global] descriptor. deep-retrieval: that, and then the proposals of regions. delf, how: the [local]
+features; with delf also DELG's descriptor of the same network. reranking: what compares two photos, in [[rerank]].
+A scheme's own file, or those that begin with its name, say how; each gives ``phases``.
+"""
 
 from collections.abc import Callable, Sequence
 from importlib import import_module

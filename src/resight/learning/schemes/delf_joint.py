@@ -26,6 +26,7 @@ from resight.learning.write import check_goes, write_recipe
 from resight.local.delf import DelfHead
 from resight.networks.sketch import Sketch
 from resight.networks.trunk import Tap
+from resight.networks.weights import file_sha256
 from resight.recipes.local_stages import DelfFeatures
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe, load_recipe
@@ -106,7 +107,13 @@ def phases(recipe: Recipe, stage: DelfFeatures, settings: "Training") -> Sequenc
     check_settings(settings, "DELG", vector=True)
     check_goes(recipe, settings.learns)
     classification(settings, _ARCFACE)
-    whitening(_stages(recipe)[0], settings)
+    vector, local = _stages(recipe)
+    whitening(vector, settings)
+    if vector.weights and local.weights and file_sha256(vector.weights) != file_sha256(local.weights):
+        raise RecipeError(
+            f"recipe {recipe.name}: DELG trains one network, but [global] has the weights {vector.weights} and [local] "
+            f"others, {local.weights}: name one file in both, or give it by --weights to a recipe that names none"
+        )
     return [Phase("delg", make, write)]
 
 

@@ -1,9 +1,7 @@
 """Photos on their way to the network, a piece of a batch at a time."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,27 +10,16 @@ from torch import Tensor
 from resight.evaluation.labelled import LabelledSet
 from resight.learning.datasets.augment import NONE
 from resight.learning.datasets.photos import Photo
-from resight.learning.datasets.pictures import Pictures
+from resight.learning.datasets.pictures import Copy, Pictures, numbered
 from resight.learning.ranks import ranks
+from resight.learning.sizes import Sizes, side_for
 from resight.learning.validate import Validation
 
 if TYPE_CHECKING:
     from resight.learning.settings import Training
 
-
-class Sizes(Protocol):
-    """Of pictures that a network takes: of which their sides are multiples, and the least side, in pixels."""
-
-    multiple: int
-    least: int
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Pictures of a batch that are made together: their places, and which copy of a photo each is."""
-
-    places: tuple[int, ...]
-    copies: tuple[int, ...]
+Piece = Sequence[Copy]
+"""Pictures of a batch that are made together."""
 
 
 class Feed:
@@ -43,27 +30,12 @@ class Feed:
 
     def pieces(self, places: NDArray[np.int64]) -> list[Piece]:
         """A batch, in order. A photo that is in it twice gives two pictures."""
-        seen: dict[int, int] = {}
-        copies = []
-        for place in places.tolist():
-            seen[place] = seen.get(place, -1) + 1
-            copies.append(seen[place])
-        cuts = [slice(start, start + self.chunk) for start in range(0, len(copies), self.chunk)]
-        return [Piece(tuple(places[cut].tolist()), tuple(copies[cut])) for cut in cuts]
+        copies = numbered(places)
+        return [copies[start : start + self.chunk] for start in range(0, len(copies), self.chunk)]
 
     def made(self, pieces: Sequence[Piece], epoch: int) -> Iterator[list[Tensor]]:
         """The pictures of each piece, 3×H×W uint8, in order."""
-        with ThreadPoolExecutor(self.readers) as readers:
-
-            def begin(piece: Piece) -> list[Future[Tensor]]:
-                rows = zip(piece.places, piece.copies, strict=True)
-                return [readers.submit(self.pictures.picture, place, epoch, copy) for place, copy in rows]
-
-            coming = begin(pieces[0]) if pieces else []
-            for number in range(len(pieces)):
-                now = coming
-                coming = begin(pieces[number + 1]) if number + 1 < len(pieces) else []
-                yield [picture.result() for picture in now]
+        return self.pictures.made(pieces, epoch, self.readers)
 
     def own(self, pieces: Sequence[Piece], epoch: int) -> Iterator[list[Tensor]]:
         """``made``, of those that this process takes of a batch that several share."""
@@ -77,7 +49,7 @@ def feed_of(
     """Photos as the settings have them. plain: without augmentation. share: of the budget."""
     pictures = Pictures(
         photos,
-        side=_side(settings.side, network),
+        side=side_for(settings.side, network),
         multiple=network.multiple,
         fit=settings.fit,
         augment=NONE if plain else settings.augment,
@@ -91,15 +63,9 @@ def validation_of(labelled: LabelledSet, settings: "Training", network: Sizes) -
     """What a network is validated by while it trains."""
     return Validation(
         labelled,
-        side=_side(settings.validation_side or settings.side, network),
+        side=side_for(settings.validation_side or settings.side, network),
         multiple=network.multiple,
         least=network.least,
         chunk=settings.chunk,
         readers=settings.readers,
     )
-
-
-def _side(wanted: int, network: Sizes) -> int:
-    """The nearest that the network takes, in pixels, and large enough for it."""
-    least = -(-network.least // network.multiple) * network.multiple
-    return max(least, round(wanted / network.multiple) * network.multiple)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from resight.errors import RecipeError
 from resight.learning.losses.stages import ArcFaceStage, CosFaceStage, CrossEntropyStage
 from resight.learning.mining.batches import batches_of
-from resight.learning.schemes.delf_photos import Piece, Sizes, feed_of, validation_of
+from resight.learning.schemes.delf_photos import Piece, feed_of, validation_of
 from resight.learning.schemes.reranking_pieces import backward_in_pieces
-from resight.learning.sizes import embed_pictures
+from resight.learning.sizes import Sizes, embed_pictures
 from resight.learning.task import Batch, Lesson
 from resight.networks.trunk import Trunk
 
@@ -88,7 +88,7 @@ class LocalTask(ABC):
 
     def labels_of(self, piece: Piece) -> Tensor:
         """(n,)."""
-        return self.labels[list(piece.places)].to(self.device)
+        return self.labels[[place for place, _ in piece]].to(self.device)
 
 
 class ClassifierTask(LocalTask):

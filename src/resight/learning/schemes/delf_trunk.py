@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from resight.errors import RecipeError
+from resight.learning.card import header_of
 from resight.learning.model_trunk import learned_parameters
 from resight.networks.backbone import Backbone, load_backbone
 from resight.networks.weights import check_sha256
@@ -25,7 +26,7 @@ class MapTrunk(nn.Module):
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.name, self.layers = backbone.name, backbone.layers
+        self.name, self.layers, self.base_sha256 = backbone.name, backbone.layers, backbone.weights_sha256
         self.multiple, self.least = backbone.multiple, backbone.least
         self.batchnorm_eps = backbone.batchnorm_eps
         self.trunk = backbone.module
@@ -91,8 +92,10 @@ class MapTrunk(nn.Module):
         }
         layers = ",".join(layer.name for layer in self.layers)
         header = {"network": self.name, "layer": layers, **facts}
+        if any(parameter.requires_grad for parameter in self.parameters()):
+            header["base_sha256"] = self.base_sha256
         try:
-            save_file(state, file, metadata={"resight": json.dumps(header, sort_keys=True)})
+            save_file(state, file, metadata=header_of(header))
             if self.batchnorm_eps is not None:
                 meta = json.dumps({"bn_eps": self.batchnorm_eps})
                 file.with_name("meta.json").write_text(meta + "\n", encoding="utf-8")

@@ -17,7 +17,7 @@ from resight.images.image import Image
 from resight.images.read import read_image
 from resight.learning.datasets.photos import TrainingSet
 from resight.learning.schemes.delf_trunk import MapTrunk
-from resight.learning.schemes.reranking_copy import copied, write_table
+from resight.learning.schemes.reranking_copy import copied, write_card, write_table
 from resight.learning.task import Lesson
 from resight.local.delf import DelfHead
 from resight.networks.weights import file_sha256
@@ -87,7 +87,7 @@ def write_local(
     trunk: MapTrunk | None = None,
     head: DelfHead | None = None,
 ) -> Recipe:
-    """A recipe and all its files in the folder ``into``, with what of its local features was learned; as loaded again.
+    """A recipe, all its files and its card in the folder ``into``, with what was learned of it; as loaded again.
 
     phase, facts: of the training, which the recipe keeps under ``trained``. What ``without_learned`` leaves out is left
     out. Raises RecipeError where a file cannot be read or written.
@@ -101,6 +101,7 @@ def write_local(
     write_table({**table, "trained": {**table.get("trained", {}), phase: dict(facts)}}, into)
     if head is not None:
         put_head(into, head, facts)
+    write_card(into)
     return load_recipe(into)
 
 

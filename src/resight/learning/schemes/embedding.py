@@ -8,6 +8,7 @@ from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
 from resight.images.read import digest, load
 from resight.learning.embedding_task import EmbeddingTask, made_loss
+from resight.learning.heads import check_trainable
 from resight.learning.model import make_model
 from resight.learning.task import Lesson, Phase, Task
 from resight.learning.whiten import How, check_photos, whiten
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
 
 def phases(recipe: Recipe, settings: "Training") -> Sequence[Phase]:
-    """One. Raises RecipeError where the recipe has no descriptor, or loss, miner and memory do not go together."""
+    """One. Raises RecipeError where the recipe has no descriptor, or one with a part that has no gradient, and where
+    loss, miner and memory do not go together.
+    """
     check_goes(recipe, settings.learns)
     made_loss(settings, 2, 2)
     if recipe.global_ is not None:
+        for branch in recipe.global_.branches:
+            check_trainable(branch, recipe.name)
         whitening(recipe.global_, settings)
     return [Phase("embedding", make, write)]
 

@@ -8,7 +8,7 @@ from typing import Any
 import tomli_w
 
 from resight.errors import RecipeError
-from resight.learning.card import card
+from resight.learning.card import base_of, card, network_weights
 from resight.recipes.local_stages import LOCAL_FILES
 from resight.recipes.network_stages import FILES
 from resight.recipes.recipe import Recipe, load_recipe
@@ -41,10 +41,16 @@ def finish(table: dict[str, Any], into: Path, part: str, facts: Mapping[str, Any
     """``write_table``, with facts of how a part of it was trained, in ``trained`` and in the card, README.md."""
     trained = {**table.get("trained", {}), part: dict(facts)}
     write_table({**table, "trained": trained}, into)
+    write_card(into)
+
+
+def write_card(into: Path) -> None:
+    """Write the card of a folder's recipe, by what it says under ``trained``. Raises RecipeError where that fails."""
     recipe = load_recipe(into)
-    weights = "" if recipe.global_ is None else recipe.global_.weights_sha256
+    weights = network_weights(recipe)
     try:
-        (into / "README.md").write_text(card(recipe, weights or "that was not kept", trained), encoding="utf-8")
+        text = card(recipe, base_of(weights) if weights else "", recipe.trained or {})
+        (into / "README.md").write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{into / 'README.md'}: cannot be written: {error.strerror or error}") from error
 
