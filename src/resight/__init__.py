@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from resight.images import Image as Image
     from resight.images import read_image as read_image
     from resight.learning.run import train as train
+    from resight.learning.unlabelled.run import train_unlabelled as train_unlabelled
     from resight.recipes import Recipe as Recipe
     from resight.recipes import load_recipe as load_recipe
     from resight.search.collection import Collection as Collection
@@ -44,6 +45,7 @@ _HOMES = {
     "load_recipe": "resight.recipes",
     "read_image": "resight.images",
     "train": "resight.learning.run",
+    "train_unlabelled": "resight.learning.unlabelled.run",
 }
 __all__ = sorted(_HOMES)  # the one list of what is public
 

@@ -61,7 +61,7 @@ def prepare(
         held_out = readable_part(held_out, workers=settings.readers, skip=skip)
     identity = {
         "recipe": recipe.fingerprint,
-        "weights": _weights_of(recipe),
+        "weights": weights_of(recipe),
         **settings.identity,
         "set": photos.name,
         "set revision": photos.revision,
@@ -107,7 +107,7 @@ def with_weights(recipe: Recipe, weights: Path | None) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def _weights_of(recipe: Recipe) -> list[str]:
+def weights_of(recipe: Recipe) -> list[str]:
     """sha256 of the weights files that a recipe names."""
     stages: Sequence[Any] = recipe.global_.branches if recipe.global_ is not None else ()
     files = [stage.weights for stage in stages if stage.weights]

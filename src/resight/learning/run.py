@@ -68,7 +68,7 @@ def train(
         place_of[phase.name] = job.folder / phase.name
         outcomes[phase.name] = _trained(job, place, phase.name, written, progress)
         written = load_recipe(job.folder / phase.name / "recipe")
-    _publish(job.folder / phase.name / "recipe", into)
+    publish(job.folder / phase.name / "recipe", into)
     before, after = figures_of(job, into, workers, progress)
     add_figures(into, before, after)
     facts = facts_of(job, outcomes, before, after)
@@ -82,7 +82,7 @@ def _trained(job: Job, place: int, name: str, recipe: Recipe, progress: Progress
     folder = job.folder / name
     done = folder / "outcome.json"
     if not done.is_file():
-        with _heard(job.lesson.settings.devices, progress) as report:
+        with heard(job.lesson.settings.devices, progress) as report:
             outcome = launch(job.lesson.settings, _phase, job, place, recipe, folder, report)
         replace_text(done, json.dumps(asdict(outcome)) + "\n")
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
@@ -115,7 +115,7 @@ def _phase(fabric: Fabric, job: Job, place: int, recipe: Recipe, folder: Path, p
 
 
 @contextmanager
-def _heard(devices: int, progress: Progress) -> Iterator[Progress]:
+def heard(devices: int, progress: Progress) -> Iterator[Progress]:
     """What a process that trains may call to report, from wherever it runs."""
     if devices == 1:
         yield progress
@@ -139,7 +139,7 @@ def _say(queue: Any, phase: str, done: int, total: int | None) -> None:
     queue.put((phase, done, total))
 
 
-def _publish(recipe: Path, into: Path) -> None:
+def publish(recipe: Path, into: Path) -> None:
     """Put a recipe's files into the folder, linked where that can be done, and recipe.toml, which names them, last."""
     files = sorted((file for file in recipe.rglob("*") if file.is_file()), key=lambda f: f.name == "recipe.toml")
     for file in files:

@@ -1,0 +1,108 @@
+"""The settings of a training without labels: those of any training, and a table ``unlabelled``."""
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError, model_validator
+
+from resight.errors import RecipeError
+from resight.learning.losses.stages import ArcFaceStage, CosFaceStage, CrossEntropyStage, JointStage
+from resight.learning.mining.stages import AllStage, PoolStage
+from resight.learning.settings import Training, load_settings, settings_names, settings_text
+from resight.learning.unlabelled.stages import (
+    KINDS,
+    DbscanStage,
+    MomStage,
+    NeighbourMeanStage,
+    PoolsStage,
+    UnlabelledStage,
+)
+
+_OF_TUPLES = ("siamese", "double-margin", "quartet", "triplet")  # which ask labels for nothing where tuples are given
+_CLASSIFIERS = (CrossEntropyStage, ArcFaceStage, CosFaceStage, JointStage)
+_TABLE = "unlabelled"
+
+
+class UnlabelledTraining(Training):
+    """unlabelled: how photos without labels are mined."""
+
+    unlabelled: UnlabelledStage = MomStage(kind="mom")
+
+    @model_validator(mode="after")
+    def _goes_together(self) -> "UnlabelledTraining":
+        kind, loss = self.unlabelled.kind, self.loss.kind
+        if self.scheme not in ("auto", "embedding"):
+            raise ValueError(f"scheme = {self.scheme} learns from labels: leave it out")
+        if self.whitening == "learned":
+            raise ValueError('whitening = "learned" is of labelled pairs: say "pca", "none" or "auto"')
+        if isinstance(self.miner, PoolStage):
+            raise ValueError("miner = pool is of labels: leave it out")
+        if isinstance(self.unlabelled, PoolsStage | NeighbourMeanStage):
+            if self.memory is not None or not isinstance(self.miner, AllStage):
+                raise ValueError(f"unlabelled = {kind} chooses what is compared: leave out miner and memory")
+            if isinstance(self.unlabelled, PoolsStage) and loss not in _OF_TUPLES:
+                raise ValueError(
+                    f"unlabelled = {kind} gives tuples: loss is one of {', '.join(_OF_TUPLES)}, not {loss}"
+                )
+        if isinstance(self.unlabelled, NeighbourMeanStage) and "loss" in self.model_fields_set:
+            raise ValueError("unlabelled = knn-mean is its own loss: leave out loss")
+        if isinstance(self.unlabelled, DbscanStage) and isinstance(self.loss, _CLASSIFIERS):
+            raise ValueError(f"unlabelled = dbscan gives any number of classes: loss = {loss} is of a fixed one")
+        return self
+
+
+def load_unlabelled_settings(
+    name: str | Path | None = None, changes: Sequence[str] = (), *, mining: str | None = None, **given: Any
+) -> UnlabelledTraining:
+    """As ``load_settings``; a file may have a table ``unlabelled``, and changes such as "unlabelled.k=30".
+
+    mining: its kind; a file's table of another kind is left out. Raises RecipeError naming the file and the key.
+    """
+    table = {} if name is None else _read(name)
+    own = table.pop(_TABLE, {})
+    if not isinstance(own, dict):
+        raise RecipeError(f'{name}: unlabelled must be a table, as in [unlabelled] kind = "mom"')
+    if mining is not None:
+        own = own if own.get("kind") == mining else {"kind": mining}
+    others = []
+    for change in changes:
+        key, equals, text = change.partition("=")
+        before, _, after = key.strip().partition(".")
+        if equals and before == _TABLE and after:
+            own = {**own, after: _value(text.strip())}
+        else:
+            others.append(change)
+    own = {"kind": "mom", **own}
+    if own["kind"] not in KINDS:
+        raise RecipeError(f"unlabelled.kind must be one of {', '.join(KINDS)}, not {own['kind']}")
+    usual = load_settings(None, others, **table | {key: value for key, value in given.items() if value is not None})
+    try:
+        return UnlabelledTraining.model_validate({**usual.model_dump(exclude_unset=True), _TABLE: own})
+    except ValidationError as error:
+        origin = "settings" if name is None else str(name)
+        problems = "; ".join(
+            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        raise RecipeError(f"{origin}: {problems}") from error
+
+
+def _read(name: str | Path) -> dict[str, Any]:
+    path = Path(name)
+    try:
+        text = settings_text(str(name)) if str(name) in settings_names() else path.read_text(encoding="utf-8")
+        return tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(settings_names())
+        raise RecipeError(f"{path}: cannot be read: {error}; give a .toml file, or one of {known}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise RecipeError(f"{path}: not valid TOML: {error}") from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,75 @@
+"""Pools of given pairs against loops; pairs of photos that verify against the objects they show."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from resight.errors import ImageError, RecipeError
+from resight.learning.datasets.photos import Photo
+from resight.learning.unlabelled.pairs import parts_of, pools_of_pairs
+from resight.learning.unlabelled.stages import VerifiedStage
+from resight.learning.unlabelled.verified import candidate_pairs, verified_pairs
+
+
+def test_negatives_are_the_nearest_of_each_other_part():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 6)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    parts = rng.integers(-1, 8, 40)
+    counts = np.zeros((40, 40))
+    for i, j in [(0, 3), (0, 5), (0, 9), (2, 4), (7, 1)]:
+        parts[j] = parts[i] = abs(parts[i])
+        counts[i, j] = 10 + j % 5
+    pools = pools_of_pairs(csr_array(counts), parts, x, k=40)
+    assert pools.anchors.tolist() == [0, 2, 7]
+    assert pools.positives[0].tolist() == [9, 3, 5]  # by weight, of equal ones the lower
+    for anchor, negatives in zip(pools.anchors, pools.negatives, strict=True):
+        best = {}
+        for n in np.argsort(-(x @ x[anchor]), kind="stable").tolist():
+            if parts[n] not in (-1, parts[anchor]):
+                best.setdefault(parts[n], n)
+        assert negatives.tolist() == list(best.values())
+    with pytest.raises(RecipeError, match="none has both"):
+        pools_of_pairs(csr_array(counts), np.zeros(40, np.int64), x, k=40)
+
+
+def test_candidates_are_neighbours_either_way():
+    x = np.random.default_rng(1).normal(size=(20, 4)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    near = np.argsort(-(x @ x.T), axis=1)
+    expected = {(min(i, j), max(i, j)) for i in range(20) for j in [n for n in near[i] if n != i][:3]}
+    assert [tuple(pair) for pair in candidate_pairs(x, 3).tolist()] == sorted(expected)
+
+
+@pytest.fixture(scope="module")
+def shown(photos):
+    """Two views of each of four things, and four other things."""
+    files = sorted(file for file in photos.iterdir() if file.suffix in (".png", ".jpg"))
+    return [Photo(file, place) for place, file in enumerate(files)], [file.name for file in files]
+
+
+STAGE = VerifiedStage(kind="verified", max_side=256, features=300)
+
+
+def test_two_views_verify_and_different_things_do_not(shown):
+    photos, names = shown
+    everything = np.array([(i, j) for i in range(len(photos)) for j in range(i + 1, len(photos))])
+    heard = []
+    found = verified_pairs(photos, everything, STAGE, progress=lambda *s: heard.append(s)).toarray()
+    things = [name.rpartition(".")[0].rpartition("-")[0] or name for name in names]
+    views = [name.rpartition(".")[0][-2:] in ("-1", "-2") for name in names]
+    for i, j in everything.tolist():
+        same = views[i] and views[j] and things[i] == things[j]
+        assert (found[i, j] >= 20) == same, (names[i], names[j])
+        assert found[i, j] == found[j, i]
+    assert heard[-1] == (len(everything), len(everything))
+    assert len(set(parts_of(csr_array(found)).tolist())) == len(photos) - 4
+    some = everything[::9]
+    few = verified_pairs(photos, some, STAGE.model_copy(update={"kept": 2})).toarray()
+    assert few.sum() > 0 and all(few[i, j] == found[i, j] for i, j in some.tolist())  # what is kept changes nothing
+
+
+def test_an_unreadable_photo_is_named(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError):
+        verified_pairs([Photo(tmp_path / "a.png", 0)] * 2, np.array([[0, 1]]), STAGE)
