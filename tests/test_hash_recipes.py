@@ -10,6 +10,7 @@ import tomli_w
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
+from small_recipes import HASHING  # noqa: E402
 
 from resight.describe.fit import fit_recipe  # noqa: E402
 from resight.errors import CollectionError, RecipeError  # noqa: E402
@@ -24,22 +25,10 @@ from resight.search.fit_hash import Labels, fit_hash  # noqa: E402
 from resight.search.vectors import read_vectors  # noqa: E402
 
 BITS = 8  # fewer than there are photos to learn them from
-# What replaces the recipe's own network and sizes.
-TINY = {"network": "resnet10t", "layer": "layer2", "max_side": 64, "dimensions": 8}
-WHOLE = TINY | {"dimensions": 128}  # channels of the layer
-SIBLINGS = {
-    "ae-hash": TINY,
-    "deepbit": WHOLE,
-    "dsth": WHOLE,
-    "itq-hash": TINY,
-    "rbm-hash": TINY,
-    "sah": TINY | {"embedding": {"kind": "gmp", "mask": "max", "reduce": 8}},
-    "ssdh": WHOLE,
-}
 
 
 def test_no_recipe_is_left_out():
-    assert set(SIBLINGS) == {name for name in recipe_names() if load_recipe(name).hash}
+    assert set(HASHING) == {name for name in recipe_names() if load_recipe(name).hash}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +52,7 @@ def labelled(tmp_path_factory, photos):
 def made(name, photos, weights, folder, **changed):
     """The folder of a fitted small recipe. changed: keys of [hash]."""
     recipe = load_recipe(name)
-    stage = GlobalStage.model_validate(recipe.global_.model_dump() | SIBLINGS[name])
+    stage = GlobalStage.model_validate(recipe.global_.model_dump() | HASHING[name])
     hashing = recipe.hash.model_copy(update={"bits": BITS, **changed})
     table = recipe.model_copy(update={"global_": stage, "hash": hashing}).model_dump(by_alias=True, exclude_none=True)
     (folder / "small.toml").write_text(tomli_w.dumps(table))
@@ -88,7 +77,7 @@ QUICK = ("ae-hash", "itq-hash", "ssdh")  # learned from vectors, and from labels
 
 
 @pytest.mark.parametrize(
-    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SIBLINGS]
+    "name", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in HASHING]
 )
 def test_from_fit_to_evaluation(name, labelled, weights, tmp_path):
     fitted = made(name, labelled, weights, tmp_path)

@@ -8,87 +8,22 @@ import numpy as np
 import pytest
 import tomli_w
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 
-import safetensors.torch  # noqa: E402
+from small_recipes import SIBLINGS, small_stage
 
-from resight.cli.evaluate import learn_fusion, learn_whitening  # noqa: E402
-from resight.describe.describer import Describer  # noqa: E402
-from resight.describe.fit import fit_recipe  # noqa: E402
-from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
-from resight.errors import RecipeError  # noqa: E402
-from resight.evaluation import evaluate  # noqa: E402
-from resight.images.read import read_image  # noqa: E402
-from resight.networks.architectures import create_network  # noqa: E402
-from resight.networks.engine import TOLERANCE  # noqa: E402
-from resight.pooling.crn import ContextualReweighting  # noqa: E402
-from resight.pooling.multi_atrous import MultiAtrousAttention  # noqa: E402
-from resight.pooling.second_order import SecondOrderAttention  # noqa: E402
-from resight.recipes import load_recipe, recipe_names  # noqa: E402
-from resight.recipes.network_stages import GlobalStage  # noqa: E402
-from resight.search.collection import Collection  # noqa: E402
+from resight.cli.evaluate import learn_fusion, learn_whitening
+from resight.describe.describer import Describer
+from resight.describe.fit import fit_recipe
+from resight.describe.global_descriptor import GlobalDescriber
+from resight.errors import RecipeError
+from resight.evaluation import evaluate
+from resight.images.read import read_image
+from resight.networks.engine import TOLERANCE
+from resight.recipes import load_recipe, recipe_names
+from resight.search.collection import Collection
 
-# What replaces the recipe's own network and sizes; a random network still knows a picture from others.
-TINY = {"network": "resnet10t", "layer": "layer3", "max_side": 128, "dimensions": 8}
-PATCHES = {"kind": "dense", "on": "pixels", "stride": 48, "side": 64}
 _ALIKE = 0.9  # cosine; whitening of a few random features enlarges what bfloat16 rounds
-VLAD = {"kind": "vlad", "words": 4, "reduce": 8}
-SIBLINGS = {
-    "blcf": TINY | {"embedding": {"kind": "bow", "words": 8, "idf": False, "reduce": 6}},
-    "blcf-saliency": TINY | {"embedding": {"kind": "bow", "words": 8, "idf": False, "reduce": 6}},
-    "cam-crow": TINY | {"layer": "layer4", "pooling": {"kind": "cam-crow", "top": 3}},
-    "crn": TINY
-    | {
-        "attention": {"kind": "crn", "filters": [[3, 4], [5, 2]], "context": [5, 5]},
-        "embedding": {"kind": "netvlad", "words": 4},
-    },
-    "crow": TINY,
-    "deepindex": TINY
-    | {
-        "dimensions": 64,
-        "scheme": {"kind": "pyramid", "on": "pixels", "cells": [1, 2], "side": 64},
-        "embedding": {"kind": "bow", "words": 8, "assignments": 2, "idf": False},
-        "also": [{"layer": "layer4"}],
-    },
-    "deep-retrieval": TINY,
-    "dinov2": {"max_side": 98},
-    "dolg": TINY
-    | {
-        "scales": [1.0],
-        "also": [
-            {
-                "layer": "layer2",
-                "pooling": "average",
-                "attention": {"kind": "multi-atrous", "dimensions": 256, "inner": 8, "rates": [1, 2]},
-            }
-        ],
-    },
-    "faemb": TINY | {"embedding": {"kind": "faemb", "mask": "max", "reduce": 6, "anchors": 4}},
-    "fv-cnn": TINY | {"embedding": {"kind": "fisher", "components": 4, "reduce": 8}},
-    "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
-    "heat-diffusion": TINY,
-    "irt": {"network": "test_vit", "max_side": 96, "dimensions": 64},
-    "mac": TINY,
-    "mof": TINY
-    | {
-        "dimensions": 24,
-        "embedding": {"kind": "bow", "words": 8},
-        "also": [{"layer": "layer2"}, {"layer": "layer4", "weight": 0.5}],
-    },
-    "mop-cnn": TINY
-    | {"also": [{"scheme": PATCHES | {"sides": [64]}, "embedding": VLAD}, {"scheme": PATCHES | {"sides": [48]}}]},
-    "multilayer-cnn": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
-    "multiscale-cnn": TINY | {"also": [{"layer": "layer2"}, {"layer": "conv1"}]},
-    "neural-codes": TINY | {"layer": "layer4"},
-    "oldfp": TINY | {"scheme": {"kind": "selective-search", "on": "pixels", "top": 4, "side": 64, "aggregate": "max"}},
-    "r-mac": TINY,
-    "rmac-densenet169-verified": TINY | {"layer": "layer4", "dimensions": 640, "also": [{"layer": "layer2"}]},
-    "sba": TINY | {"pooling": {"kind": "sba", "parts": 4}},
-    "selective-conv": TINY | {"embedding": {"kind": "t-embedding", "mask": "sum", "reduce": 8, "words": 4}},
-    "solar": TINY | {"attention": {"kind": "second-order", "reduction": 4}},
-    "spoc": TINY,
-    "vlad-cnn": TINY | {"embedding": VLAD},
-}
 
 
 def test_no_recipe_is_left_out():
@@ -105,45 +40,13 @@ def fitted(request, tmp_path_factory, photos):
     """The folder of a recipe, ready to index."""
     tmp_path = tmp_path_factory.mktemp(request.param)
     recipe = load_recipe(request.param)
-    stage = GlobalStage.model_validate(recipe.global_.model_dump() | SIBLINGS[request.param])
-    torch.manual_seed(0)
-    if getattr(stage.attention, "weights", None) is not None:
-        with pytest.raises(RecipeError, match=f"attention {stage.attention.kind} has to be trained"):
+    if getattr(recipe.global_.attention, "weights", None) is not None:
+        with pytest.raises(RecipeError, match=f"attention {recipe.global_.attention.kind} has to be trained"):
             fit_recipe(request.param, [photos], weights=None, into=tmp_path / "untrained")
-        stage = with_attention(stage, tmp_path / "trained.safetensors")
-    if request.param == "dolg":
-        stage = with_local_branch(stage, tmp_path / "trained.safetensors")
-    network = create_network(stage.network)
-    state = dict(network.state_dict())
-    if request.param == "cam-crow":
-        state |= {"fc.weight": torch.randn(10, network.num_features), "fc.bias": torch.zeros(10)}
-    for name, parameter in network.named_parameters():
-        if name.endswith("gamma"):  # DINOv2's blocks begin as next to nothing
-            parameter.fill_(1)
-    weights = tmp_path / "weights.safetensors"
-    safetensors.torch.save_file({k: v.contiguous() for k, v in state.items()}, weights)
+    stage = small_stage(request.param, tmp_path)
     table = recipe.model_copy(update={"global_": stage}).model_dump(by_alias=True, exclude_none=True)
     (tmp_path / "small.toml").write_text(tomli_w.dumps(table))
-    return fit_recipe(tmp_path / "small.toml", [photos], weights=weights, into=tmp_path / "fitted")
-
-
-def with_attention(stage, path):
-    """The stage with made-up weights of its attention, which would have to be trained."""
-    if stage.attention.kind == "crn":
-        module = ContextualReweighting(256, stage.attention.filters, stage.attention.context)
-    else:
-        module = SecondOrderAttention(256, stage.attention.reduction)
-    for parameter in module.parameters():
-        torch.nn.init.uniform_(parameter, 0, 0.05)
-    safetensors.torch.save_file(module.state_dict(), path)
-    return stage.model_copy(update={"attention": stage.attention.model_copy(update={"weights": str(path)})})
-
-
-def with_local_branch(stage, path):
-    """The stage with made-up weights of DOLG's local branch, over 128 channels."""
-    safetensors.torch.save_file(MultiAtrousAttention(128, 256, 8, (1, 2)).state_dict(), path)
-    (local,) = stage.also
-    return stage.model_copy(update={"also": ({**local, "attention": {**local["attention"], "weights": str(path)}},)})
+    return fit_recipe(tmp_path / "small.toml", [photos], weights=None, into=tmp_path / "fitted")
 
 
 def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):

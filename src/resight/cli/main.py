@@ -23,6 +23,7 @@ from resight.cli import (
     hash,
     index,
     inspect,
+    leaderboard,
     networks,
     output,
     recipes,
@@ -81,6 +82,7 @@ app.command("serve")(serve.serve)
 app.command("fit")(recipes.fit)
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
 app.command("score")(results_exchange.score)
 app.command("rankings")(results_exchange.rankings)

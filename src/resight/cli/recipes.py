@@ -1,13 +1,29 @@
 """Recipes: list them, show one, fit what one learns."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from resight.cli import output
-from resight.cli.options import Photos, Quiet, Weights
+from resight.cli.options import Json, Photos, Quiet, Weights, Workers
 from resight.cli.progress import Reporter
+
+if TYPE_CHECKING:
+    from resight.evaluation.check_recipes import Checked
+
+WeightsFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--weights-from",
+        metavar="FOLDER",
+        help="Weights by their networks' names: vgg16.safetensors, .npz or .pth, or alone in a folder vgg16. Then "
+        "nothing is downloaded.",
+    ),
+]
+Sample = Annotated[int, typer.Option(min=1, metavar="N", help="Learn from at most N of the photos.")]
+Seed = Annotated[int, typer.Option(min=0, help="Chooses what is drawn.")]
 
 app = typer.Typer(invoke_without_command=True, help="List the recipes that come with resight, or show one.")
 
@@ -27,6 +43,71 @@ def show(name: Annotated[str, typer.Argument(help="One of `resight recipes`.")])
     from resight.recipes import recipe_text
 
     output.line(recipe_text(name).rstrip("\n"))
+
+
+@app.command()
+def check(
+    labelled: Annotated[Path, typer.Option("--set", metavar="SET", help="A small one, as for `evaluate`.")],
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="RECIPE", help="Names; or files and folders, taken as they are. By default all names."),
+    ] = None,
+    weights_from: WeightsFrom = None,
+    fit_on: Annotated[
+        list[str] | None,
+        typer.Option("--fit", metavar="PHOTOS", help="What recipes learn from; by default the set's own folder."),
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option("--part", metavar="K/N", help="Only every N-th, from the K-th on; K counts modulo N."),
+    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of the queries.")] = None,
+    sample: Sample = 5000,
+    seed: Seed = 0,
+    json: Json = False,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make each recipe ready, index a small set, search and measure, and say what did not work; exits with 1 then.
+
+    It tells whether recipes work, not how good they are: unless --fit names other photos, they learn from those that
+    they search. Recipes whose parts `resight train` makes are checked by the folder that it leaves.
+    """
+    from resight.evaluation import load_labelled
+    from resight.evaluation import sample as sampled
+    from resight.evaluation.check_recipes import check_recipes, part_of
+    from resight.evaluation.made_ready import Kit
+    from resight.recipes import recipe_names
+
+    chosen = load_labelled(labelled)
+    kit = Kit(tuple(fit_on or [str(chosen.root)]), weights_from, chosen, sample, seed)
+    wanted = names or list(recipe_names())
+    if part is not None:
+        wanted = list(part_of(wanted, part))
+    asked = chosen if queries is None else sampled(chosen, queries, seed)
+    found: list[Checked] = []
+    wide = max((len(name) for name in wanted), default=0)
+    if not json:
+        output.line(f"{'recipe'.ljust(wide)}    mAP    P@1  ms a query  bytes an image")
+    with Reporter(quiet) as reporter:
+        for one in check_recipes(wanted, asked, kit, workers=workers, report=reporter.report):
+            found.append(one)
+            if not json:
+                output.line(f"{one.recipe.ljust(wide)}  {_figures(one)}")
+    if json:
+        output.line(output.as_json({"set": chosen.name, "recipes": [asdict(one) for one in found]}))
+    if any(one.failure for one in found):
+        raise typer.Exit(1)
+
+
+def _figures(one: "Checked") -> str:
+    if one.failure:
+        return output.printable(f"did not work: {one.failure}")
+    score, first = (
+        "    –" if value is None else f"{100 * value:5.1f}"
+        for value in (one.mean_average_precision, one.precision_at_1)
+    )
+    return f"{score}  {first}  {one.milliseconds or 0:10.1f}  {one.bytes_per_image or 0:14,.0f}"
 
 
 def fit(
