@@ -9,14 +9,14 @@ import os
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
-from common import DATA, SETS, header, percent, table, write_json
 
+from common import DATA, SETS, header, percent, table, write_json
 from resight.evaluation import load_labelled
 from resight.learning.datasets.photos import split_by_object, training_set
 from resight.learning.launch import launch
@@ -84,12 +84,14 @@ def trained(asked: Asked) -> Trained:
     return Trained(asked, before, after, seconds, len(photos.photos), len(photos.classes), len(held_out.queries))
 
 
+def _before(results: Sequence[Trained], labelled: Path) -> float | None:
+    own = [result.before for result in results if result.asked.labelled == labelled]
+    return float(np.mean(own)) if own else None  # a new layer is drawn by the seed
+
+
 def rows_of(results: Sequence[Trained], sets: Sequence[Path], losses: Sequence[str]) -> list[list[object]]:
     """A row a loss, a column a set: the mean over seeds ± their standard deviation, in per cent."""
-    untrained: list[object] = ["before"]
-    for labelled in sets:
-        untrained.append(percent(next((r.before for r in results if r.asked.labelled == labelled), None)))
-    found = [untrained]
+    found: list[list[object]] = [["before", *(percent(_before(results, labelled)) for labelled in sets)]]
     for loss in losses:
         row: list[object] = [loss]
         for labelled in sets:
@@ -128,11 +130,14 @@ def main() -> None:
                 flush=True,
             )
     first = {result.asked.labelled: result for result in results}
-    sizes = "; ".join(f"{s.name} {first[s].photos} photos of {first[s].classes}, {first[s].queries} queries" for s in sets)
+    sizes = "; ".join(
+        f"{name.name} {one.photos} photos of {one.classes}, {one.queries} queries" for name, one in first.items()
+    )
     protocol = (
         "half of the objects, drawn with seed 0, are learned from, the others asked for; cosine, trapezoidal AP, "
         f"pictures at one scale; mean ± standard deviation over seeds {', '.join(map(str, given.seeds))}; settings "
-        f"{' '.join(given.settings) or 'default'}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. Learned from: {sizes}"
+        f"{' '.join(given.settings) or 'default'}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
+        f"Learned from: {sizes}"
     )
     print(header(protocol))
     print(table(["mAP, %", *(labelled.name for labelled in sets)], rows_of(results, sets, losses)))
@@ -141,17 +146,7 @@ def main() -> None:
     write_json(
         given.out,
         protocol,
-        [
-            {
-                "set": r.asked.labelled.name,
-                "loss": r.asked.loss,
-                "seed": r.asked.seed,
-                "before": r.before,
-                "after": r.after,
-                "seconds": r.seconds,
-            }
-            for r in results
-        ],
+        [{**asdict(r), "asked": {**asdict(r.asked), "labelled": r.asked.labelled.name}} for r in results],
     )
 
 
