@@ -56,6 +56,7 @@ def folder(tmp_path, photos):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_rows_are_those_of_evaluate_and_of_the_definitions(rerank, folder, capsys):
     where = ["--set", str(folder / "set"), "--collections", str(folder / "kept"), "--workers", "1"]
     out = folder / "out.json"

@@ -96,6 +96,7 @@ def test_aliked_is_fitted_indexed_and_found(tmp_path, photos, aliked):
     found_and_kept(load_recipe(fitted), photos, tmp_path, 64)
 
 
+@pytest.mark.slow
 def test_patches_are_fitted_indexed_and_found(tmp_path, photos):
     torch.manual_seed(0)
     weights = tmp_path / "hardtfeat"

@@ -21,7 +21,7 @@ from resight.recipes.local_stages import LayerStage, MapStage
 WEIGHTS = Path(os.environ.get("RESIGHT_TEST_DATA", Path(__file__).parents[3] / "shared/data")) / "weights"
 TRAINED = {"nonmetric": "nonmetric", "reranking-transformer": "transformer"}  # by `resight train`, nothing else
 # Others are for `make test-all`.
-QUICK = ("cnn-aug-ss", "nonmetric", "rootsift-bow")
+QUICK = ("nonmetric", "rootsift-bow")
 
 
 def quiet(phase, done, total):

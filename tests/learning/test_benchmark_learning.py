@@ -30,6 +30,7 @@ def learning(monkeypatch):
     return learning
 
 
+@pytest.mark.slow
 def test_figures_are_of_held_out_objects_before_and_after(learning, tmp_path, weights_of, pictures, save, monkeypatch):
     objects = tmp_path / "objects"
     for name in ("astronaut", "chelsea", "coffee", "rocket", "brick", "moon"):
