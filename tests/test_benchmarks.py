@@ -203,3 +203,29 @@ def test_photos_repeat_as_distinct_warps(labelled_folder, tmp_path):
     assert len({p.tobytes() for p in pictures}) == len(pictures)
     before = made[0].stat().st_mtime_ns
     assert photos.write(sources, range(1), tmp_path, side=100)[0].stat().st_mtime_ns == before
+
+
+def test_reduced_sets_ask_the_same_of_smaller_pictures(tmp_path, pictures):
+    import reduced
+
+    source, names = tmp_path / "source", sorted(pictures)[:3]
+    source.mkdir()
+    for name in names:
+        cv2.imwrite(str(source / f"{name}.png"), cv2.cvtColor(pictures[name], cv2.COLOR_RGB2BGR))
+    images = {f"{name}.png": {"size": [1, 1], "instance": name} for name in names}
+    queries = {f"{names[0]}.png": {"positives": [f"{names[1]}.png"], "junk": [f"{names[2]}.png"]}}
+    truth = {"name": "few", "images": images, "database": list(images), "queries": queries}
+    (source / "gt.json").write_text(json.dumps(truth))
+    assert reduced.reduce_set(source, tmp_path / "small", 64, 80) == 3
+    before, after = load_labelled(source), load_labelled(tmp_path / "small")
+    assert (after.database, after.queries, after.groups) == (before.database, before.queries, before.groups)
+    for path in after.database:
+        small, large = (cv2.imread(str(labelled.locate(path))) for labelled in (after, before))
+        assert max(small.shape[:2]) == 64
+        assert small.shape[0] / small.shape[1] == pytest.approx(large.shape[0] / large.shape[1], rel=0.03)
+        difference = cv2.resize(large, small.shape[1::-1], interpolation=cv2.INTER_AREA).astype(float) - small
+        assert np.abs(difference).mean() < 12
+    truth["queries"][f"{names[0]}.png"]["box"] = [0, 0, 1, 1]
+    (source / "gt.json").write_text(json.dumps(truth))
+    with pytest.raises(SystemExit, match="boxes in pixels"):
+        reduced.reduce_set(source, tmp_path / "other", 64, 80)

@@ -1,6 +1,5 @@
 """Every recipe that hashes, from fit to evaluation, on a small sibling of its network with random weights."""
 
-import json
 import shutil
 
 import numpy as np
@@ -10,7 +9,7 @@ import tomli_w
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
-from small_recipes import HASHING  # noqa: E402
+from small_recipes import HASHING, labelled_copy  # noqa: E402
 
 from resight.describe.fit import fit_recipe  # noqa: E402
 from resight.errors import CollectionError, RecipeError  # noqa: E402
@@ -42,11 +41,7 @@ def weights(tmp_path_factory):
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory, photos):
     """The photos as a labelled set, in which those match whose names begin alike."""
-    folder = shutil.copytree(photos, tmp_path_factory.mktemp("labelled") / "views")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
-    queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
-    (folder / "gt.json").write_text(json.dumps({"name": "views", "database": names, "queries": queries}))
-    return folder
+    return labelled_copy(photos, tmp_path_factory.mktemp("labelled") / "views")
 
 
 def made(name, photos, weights, folder, **changed):

@@ -1,15 +1,13 @@
 """Every recipe that comes with resight, checked whole on small siblings: random networks, or the real ones at hand."""
 
-import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("torch")
 
-from small_recipes import HASHING, SIBLINGS, small_stage
+from small_recipes import HASHING, SIBLINGS, labelled_copy, small_stage
 
 from resight.errors import RecipeError
 from resight.evaluation import load_labelled
@@ -30,11 +28,7 @@ def quiet(phase, done, total):
 
 @pytest.fixture(scope="module")
 def views(tmp_path_factory, photos):
-    folder = shutil.copytree(photos, tmp_path_factory.mktemp("labelled") / "views")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
-    queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
-    (folder / "gt.json").write_text(json.dumps({"name": "views", "database": names, "queries": queries}))
-    return load_labelled(folder)
+    return load_labelled(labelled_copy(photos, tmp_path_factory.mktemp("labelled") / "views"))
 
 
 def small(name, folder):

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
-from small_recipes import small_stage  # noqa: E402
+from small_recipes import labelled_copy, small_stage  # noqa: E402
 
 from resight.cli.main import app  # noqa: E402
 from resight.errors import RecipeError, ResightError  # noqa: E402
@@ -28,11 +28,7 @@ from resight.recipes import load_recipe, recipe_names  # noqa: E402
 @pytest.fixture(scope="module")
 def views(tmp_path_factory, photos):
     """The photos as a labelled set, in which those match whose names begin alike."""
-    folder = shutil.copytree(photos, tmp_path_factory.mktemp("labelled") / "views")
-    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
-    queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
-    (folder / "gt.json").write_text(json.dumps({"name": "views", "database": names, "queries": queries}))
-    return folder
+    return labelled_copy(photos, tmp_path_factory.mktemp("labelled") / "views")
 
 
 @pytest.fixture(scope="module")

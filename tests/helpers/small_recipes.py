@@ -1,5 +1,7 @@
-"""Small siblings, with random weights, of the recipes that come with resight."""
+"""Small siblings, with random weights, of the recipes that come with resight, and a set to measure them on."""
 
+import json
+import shutil
 from pathlib import Path
 
 import safetensors.torch
@@ -113,6 +115,15 @@ HASHING = {
 
 # Of those that re-rank and describe in their own way; others do as gem-densenet169.
 RERANKING = {"cnn-aug-ss": TINY, "faster-rcnn": TINY}
+
+
+def labelled_copy(photos: Path, folder: Path) -> Path:
+    """The photos, copied to the folder, as a labelled set in which those match whose names begin alike."""
+    shutil.copytree(photos, folder)
+    names = sorted(path.name for path in folder.iterdir() if path.suffix in (".png", ".jpg"))
+    queries = {name: {"positives": [n for n in names if n[:4] == name[:4] and n != name]} for name in names}
+    (folder / "gt.json").write_text(json.dumps({"name": "views", "database": names, "queries": queries}))
+    return folder
 
 
 def with_attention(stage, path):

@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 import pytest
+import tomli_w
 from PIL import Image as PilImage
 
 SIZE = (96, 64)  # width and height of the pictures, which go into the networks as they are
@@ -41,6 +42,17 @@ def weights_of(tmp_path_factory):
         return path
 
     return made
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory, weights_of):
+    """A recipe file of GeM over the last map of a tiny network, whose weights it names."""
+    network = "test_resnet.r160_in1k"
+    stage = {"network": network, "weights": str(weights_of(network)), "max_side": 64, "dimensions": 96}
+    table = {"name": "tiny", "title": "Tiny", "source": "made up", "filter": "global"}
+    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
+    file.write_text(tomli_w.dumps({**table, "global": {**stage, "whiten": "none"}}))
+    return file
 
 
 @pytest.fixture(scope="session")

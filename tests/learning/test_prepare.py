@@ -1,11 +1,15 @@
 """`--weights` goes to every part of a recipe whose network it is of, so that nothing is downloaded."""
 
+import shutil
+
 import pytest
 
 pytest.importorskip("torch")
 
 from resight.errors import RecipeError
-from resight.learning.prepare import with_weights
+from resight.learning.checkpoint import check_identity
+from resight.learning.prepare import prepare, with_weights
+from resight.learning.settings import load_settings
 from resight.recipes import load_recipe
 
 NAMES = ("weights", "revision", "weights_sha256")
@@ -71,3 +75,19 @@ def test_without_a_network_or_a_file_it_is_refused(files, tmp_path):
     with pytest.raises(RecipeError, match="there is no weights file"):
         with_weights(load_recipe("how"), tmp_path / "nowhere.safetensors")
     assert with_weights(load_recipe("how"), None) == load_recipe("how")
+
+
+def test_a_training_goes_on_only_with_the_photos_it_began_with(tmp_path, recipe, noise):
+    photos = tmp_path / "things"
+    for number, file in enumerate(sorted(noise.iterdir())):
+        (photos / f"{number % 3}").mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, photos / f"{number % 3}")
+
+    def identity():
+        return prepare(load_recipe(recipe), photos, load_settings(None), tmp_path / "training").identity
+
+    begun = identity()
+    check_identity(tmp_path / "last", begun, identity())
+    shutil.copy(photos / "1" / "1.png", photos / "0" / "0.png")  # as many photos, of which one is another
+    with pytest.raises(RecipeError, match=r"last: the run was begun with set revision = .* set it back to go on"):
+        check_identity(tmp_path / "last", begun, identity())

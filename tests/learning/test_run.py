@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tomli_w
 
 torch = pytest.importorskip("torch")
 
@@ -53,16 +52,6 @@ def folder(tmp_path_factory, pictures, view, save):
             seen, _ = view(pictures[name], seed)
             save(folder / name / f"{seed}.png", np.ascontiguousarray(seen[::3, ::3]))
     return folder
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory, weights_of):
-    """A recipe file of GeM over the last map of a tiny network, whose weights it names."""
-    stage = {"network": NETWORK, "weights": str(weights_of(NETWORK)), "max_side": 64, "dimensions": 96}
-    table = {"name": "tiny", "title": "Tiny", "source": "made up", "filter": "global"}
-    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    file.write_text(tomli_w.dumps({**table, "global": {**stage, "whiten": "none"}}))
-    return file
 
 
 FACTS, train = running.FACTS, functools.partial(running.train, workers=1)

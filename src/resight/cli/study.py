@@ -9,6 +9,7 @@ import typer
 from resight.cli import output
 from resight.cli.options import Quiet, RecipeName, Weights, Workers, chosen_recipe
 from resight.cli.progress import Reporter
+from resight.describe.folder import check_empty
 from resight.errors import RecipeError, ResightError
 
 if TYPE_CHECKING:
@@ -248,8 +249,7 @@ def _named(text: str) -> tuple[str, str]:
 
 def _asked(into: Path, quiet: bool) -> Reporter:
     # Before the hours of work, not after them.
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise ResightError(f"{into}: is not an empty folder; choose another --into")
+    check_empty(into)
     return Reporter(quiet)
 
 

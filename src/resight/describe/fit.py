@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from resight.describe.describer import load_global
 from resight.describe.fit_local import learn_reduction, place_local, relative
+from resight.describe.folder import check_empty
 from resight.describe.local_features import load_local
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import ImageError, RecipeError
@@ -68,8 +69,7 @@ def fit_recipe(
         raise RecipeError(f"recipe {base.name} has no local features; leave out --local-weights")
     if base.global_ is None and base.codebook is None:
         raise RecipeError(f"recipe {base.name} learns nothing, so there is nothing to fit")
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise RecipeError(f"{into}: is not an empty folder; choose another --into")
+    check_empty(into)
     photos = _drawn(paths, sample, seed)
     fitted_on = f"{len(photos):,} photos of {', '.join(str(p) for p in paths)} (seed {seed})"
     into.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,7 @@
 """A published checkpoint made a folder that `--recipe` takes: weights, whitening and recipe."""
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +9,10 @@ import numpy as np
 import tomli_w
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from resight.describe.describer import load_global
+from resight.describe.folder import check_empty, staged
 from resight.describe.local_features import load_network_features
 from resight.embedding.layers import LayerEmbedding
 from resight.embedding.netvlad import NetVlad
@@ -46,26 +44,16 @@ def import_weights(
     checkpoint cannot be read or converted, does not fit the network, or ``into`` is not an empty folder.
     """
     into = into.absolute()
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise RecipeError(f"{into}: is not an empty folder; choose another --into")
+    check_empty(into)
     if network is not None and layout not in (None, "plain"):
         raise RecipeError(f"--network is for plain state dicts: the layout {layout} says itself what its network is")
     read = read_checkpoint(checkpoint)
     chosen = recognise(read, "plain" if network is not None else layout)
     published = convert_plain(read, network) if network is not None else chosen.convert(read, single_scale)
     obstacle = check(published, str(checkpoint)) or published.obstacle
-    staging = into.with_name(f".{into.name}.{os.getpid()}.tmp")
-    try:
-        staging.mkdir(parents=True)
+    with staged(into) as staging:
         sha256 = _write_tensors(staging, published, chosen)
         remarks = _write_recipe(staging, published, chosen, checkpoint, sha256, obstacle)
-        if into.exists():
-            into.rmdir()
-        staging.rename(into)
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{into}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return (f"layout {chosen.name}, network {published.network}", *remarks)
 
 

@@ -16,7 +16,7 @@ def judge(query: Query, ranking: Ranking, ids: Mapping[str, int]) -> Outcome:
 
     ids: image path → id of the database images that were indexed; a positive without an id is not retrieved.
     """
-    removed = _known(ids, query.junk if query.keeps_itself else query.junk | {query.path})
+    removed = _known(ids, query.removed)
     ranks = positive_ranks(ranking.ids, _known(ids, query.positives), removed)
     accepted = ~np.isin(ranking.ids[: ranking.accepted], removed)
     return Outcome(ranks, len(query.positives), int(np.count_nonzero(accepted)))
@@ -34,7 +34,12 @@ def row(query: Query, outcome: Outcome, ranking: Ranking, names: Mapping[int, st
         if path != query.path or query.keeps_itself:
             inliers = None if evidence is None else evidence.inliers
             score, accepted = float(ranking.scores[place]), place < ranking.accepted
-            results.append(Result(path, score, accepted, _verdict(query, path), inliers))
+            results.append(Result(path, score, accepted, verdict(query, path), inliers))
+    return row_of(query, outcome, results[:top], kind)
+
+
+def row_of(query: Query, outcome: Outcome, results: Iterable[Result], kind: str) -> Row:
+    """The query's row with the results that it shows. kind: of average precision."""
     return Row(
         query=query.path,
         box=query.box,
@@ -45,11 +50,12 @@ def row(query: Query, outcome: Outcome, ranking: Ranking, names: Mapping[int, st
         first_positive=first_rank(outcome.ranks),
         accepted=outcome.accepted,
         accepted_right=outcome.right,
-        results=tuple(results[:top]),
+        results=tuple(results),
     )
 
 
-def _verdict(query: Query, path: str) -> Verdict:
+def verdict(query: Query, path: str) -> Verdict:
+    """What a result of a query is."""
     if path in query.positives:
         return "positive"
     return "junk" if path in query.junk else "wrong"

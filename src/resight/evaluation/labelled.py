@@ -32,6 +32,11 @@ class Query:
     subset: str | None = None
     keeps_itself: bool = False
 
+    @property
+    def removed(self) -> frozenset[str]:
+        """Images that are taken out of its ranking before anything is counted."""
+        return self.junk if self.keeps_itself else self.junk | {self.path}
+
 
 @dataclass(frozen=True)
 class LabelledSet:

@@ -45,8 +45,7 @@ def average_precision(ranks: NDArray[np.int64], positives: int, kind: str = "tra
 
     Raises ResightError for a kind that does not exist, ValueError where there is no positive to find.
     """
-    if kind not in AVERAGE_PRECISIONS:
-        raise ResightError(f"no average precision is called {kind!r}; choose one of {', '.join(AVERAGE_PRECISIONS)}")
+    check_kind(kind)
     _check(ranks, positives)
     return AVERAGE_PRECISIONS[kind](ranks, positives)
 
@@ -82,6 +81,12 @@ def truncated_1000(ranks: NDArray[np.int64], positives: int) -> float:
 
 def _truncated(ranks: NDArray[np.int64], positives: int, k: int) -> float:
     return rectangular(ranks[ranks < k], min(positives, k))
+
+
+def check_kind(kind: str) -> None:
+    """Raises ResightError where no average precision is called so."""
+    if kind not in AVERAGE_PRECISIONS:
+        raise ResightError(f"no average precision is called {kind!r}; choose {', '.join(AVERAGE_PRECISIONS)}")
 
 
 AVERAGE_PRECISIONS: Final[dict[str, Callable[[NDArray[np.int64], int], float]]] = {

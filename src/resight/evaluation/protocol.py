@@ -1,13 +1,13 @@
 """Index a labelled set's database, ask every query, and report figures with their protocol (§6)."""
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from resight.errors import CollectionError, ImageError, QueryError, ResightError
+from resight.errors import CollectionError, ImageError, QueryError
 from resight.evaluation.acceptance import Outcome
 from resight.evaluation.conditions import Protocol
 from resight.evaluation.figures import Figures, figures
@@ -16,7 +16,7 @@ from resight.evaluation.kept import open_kept
 from resight.evaluation.labelled import LabelledSet, Query, with_distractors
 from resight.evaluation.load import load_labelled
 from resight.evaluation.measure import costs, versions
-from resight.evaluation.metrics import AVERAGE_PRECISIONS, TRUNCATE_AT
+from resight.evaluation.metrics import TRUNCATE_AT, check_kind
 from resight.evaluation.report import Report, Row
 from resight.fitted import Fitted
 from resight.recipes.recipe import Recipe
@@ -54,11 +54,11 @@ def evaluate(
     """
     from resight.search.collection import Progress
 
-    if ap is not None and ap not in AVERAGE_PRECISIONS:
-        raise ResightError(f"no average precision is called {ap!r}; choose {', '.join(AVERAGE_PRECISIONS)}")
+    if ap is not None:
+        check_kind(ap)
     if not isinstance(labelled, LabelledSet):
         labelled = load_labelled(labelled)
-    ap = ap or labelled.average_precision
+    kind = ap or labelled.average_precision
     labelled = with_distractors(labelled, distractors)
     with opened(recipe, collection) as index:
         ids_of(index, labelled)  # refuse a collection of other images before anything is added to it
@@ -75,16 +75,16 @@ def evaluate(
         for query in labelled.queries:
             ranking, timing = ask(index, labelled, query, ids)
             outcomes.append(judge(query, ranking, ids))
-            rows.append(row(query, outcomes[-1], ranking, names, kind=ap, top=top))
+            rows.append(row(query, outcomes[-1], ranking, names, kind=kind, top=top))
             timings.append(timing)
             if progress is not None:
                 progress(Progress("searching", len(rows), len(labelled.queries)))
         stored = [_is_stored(query, ids) for query in labelled.queries]
         return Report(
             root=str(labelled.root),
-            protocol=_protocol(labelled, index, ap, sum(stored)),
-            figures=figures(outcomes, ap, in_fours=labelled.in_fours),
-            subsets=_subsets(labelled, outcomes, ap),
+            protocol=_protocol(labelled, index, kind, sum(stored)),
+            figures=figures(outcomes, kind, in_fours=labelled.in_fours),
+            subsets=by_subset(labelled, outcomes, lambda part: figures(part, kind, in_fours=labelled.in_fours)),
             costs=costs(index_seconds, added.added + added.changed, timings, stored, index.info().bytes_on_disk),
             not_indexed={
                 path: reasons.get(str(labelled.locate(path)), "not indexed")
@@ -148,8 +148,32 @@ def ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[s
         raise QueryError(f"query {query.path} of {labelled.name}: {error}") from error
 
 
-def _protocol(labelled: LabelledSet, index: "Collection", ap: str, stored: int) -> Protocol:
+def _protocol(labelled: LabelledSet, index: "Collection", kind: str, stored: int) -> Protocol:
     learned = index.learned()
+    return conditions(
+        labelled,
+        kind,
+        stored=stored,
+        ties="equal scores are ordered by image id",
+        recipe=index.recipe.name,
+        fingerprint=index.fingerprint,
+        fitted_on=_fitted_on(learned, index.recipe),
+        fitted_share=_fitted_share(learned, labelled, index),
+    )
+
+
+def conditions(
+    labelled: LabelledSet,
+    kind: str,
+    *,
+    stored: int,
+    ties: str,
+    recipe: str,
+    fingerprint: str,
+    fitted_on: Mapping[str, str],
+    fitted_share: Mapping[str, float],
+) -> Protocol:
+    """What figures of a labelled set's queries depend on. kind: of average precision; the rest as ``Protocol``."""
     return Protocol(
         name=labelled.name,
         revision=labelled.revision,
@@ -162,23 +186,26 @@ def _protocol(labelled: LabelledSet, index: "Collection", ap: str, stored: int) 
         leave_one_out=labelled.leave_one_out,
         boxed=sum(query.box is not None for query in labelled.queries),
         stored=stored,
-        average_precision=f"{ap}, within the first {TRUNCATE_AT[ap]}" if ap in TRUNCATE_AT else ap,
-        ties="equal scores are ordered by image id",
+        average_precision=f"{kind}, within the first {TRUNCATE_AT[kind]}" if kind in TRUNCATE_AT else kind,
+        ties=ties,
         junk="removed from the ranking before anything is counted",
-        recipe=index.recipe.name,
-        fingerprint=index.fingerprint,
-        fitted_on=_fitted_on(learned, index.recipe),
-        fitted_share=_fitted_share(learned, labelled, index),
+        recipe=recipe,
+        fingerprint=fingerprint,
+        fitted_on=fitted_on,
+        fitted_share=fitted_share,
         versions=versions(),
     )
 
 
-def _subsets(labelled: LabelledSet, outcomes: list[Outcome], ap: str) -> dict[str, Figures]:
+def by_subset(
+    labelled: LabelledSet, outcomes: Sequence[Outcome], figured: Callable[[list[Outcome]], Figures]
+) -> dict[str, Figures]:
+    """The figures of each of the set's subsets, from all queries' outcomes, in order."""
     parts: dict[str, list[Outcome]] = {}
     for query, outcome in zip(labelled.queries, outcomes, strict=True):
         if query.subset is not None:
             parts.setdefault(query.subset, []).append(outcome)
-    return {name: figures(parts[name], ap, in_fours=labelled.in_fours) for name in sorted(parts)}
+    return {name: figured(parts[name]) for name in sorted(parts)}
 
 
 def _fitted_on(learned: Mapping[str, Fitted], recipe: Recipe) -> dict[str, str]:

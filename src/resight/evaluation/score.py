@@ -6,16 +6,16 @@ from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
 
-from resight.errors import ResightError
 from resight.evaluation.acceptance import Acceptance, Outcome
 from resight.evaluation.conditions import Protocol
 from resight.evaluation.exchange import Rankings
 from resight.evaluation.figures import Figures, figures
 from resight.evaluation.forms import Ranked
+from resight.evaluation.judge import row_of, verdict
 from resight.evaluation.labelled import LabelledSet, Query
-from resight.evaluation.measure import versions
-from resight.evaluation.metrics import AVERAGE_PRECISIONS, TRUNCATE_AT, average_precision, first_rank, positive_ranks
-from resight.evaluation.report import Result, Row, Verdict
+from resight.evaluation.metrics import check_kind, positive_ranks
+from resight.evaluation.protocol import by_subset, conditions
+from resight.evaluation.report import Result, Row
 from resight.evaluation.table import Table, align, protocol_lines, ranking_table
 
 _UNKNOWN = Acceptance(**{field.name: None for field in fields(Acceptance)})  # a file does not tell what it accepts
@@ -76,15 +76,10 @@ def score(labelled: LabelledSet, rankings: Rankings, *, ap: str | None = None, t
     scores 0. Boxes, and what the lists accept as a match, play no part. Raises ResightError for an unknown kind.
     """
     kind = ap or labelled.average_precision
-    if kind not in AVERAGE_PRECISIONS:
-        raise ResightError(f"no average precision is called {kind!r}; choose {', '.join(AVERAGE_PRECISIONS)}")
+    check_kind(kind)
     places = {path: place for place, path in enumerate(labelled.database)}
     lists = [rankings.found.get((query.path, query.box)) for query in labelled.queries]
     outcomes = [_judge(query, ranked, places) for query, ranked in zip(labelled.queries, lists, strict=True)]
-    parts: dict[str, list[Outcome]] = {}
-    for query, outcome in zip(labelled.queries, outcomes, strict=True):
-        if query.subset is not None:
-            parts.setdefault(query.subset, []).append(outcome)
 
     def figured(part: list[Outcome]) -> Figures:
         return replace(figures(part, kind, in_fours=labelled.in_fours), acceptance=_UNKNOWN)
@@ -93,7 +88,7 @@ def score(labelled: LabelledSet, rankings: Rankings, *, ap: str | None = None, t
         root=str(labelled.root),
         protocol=_protocol(labelled, rankings, kind),
         figures=figured(outcomes),
-        subsets={name: figured(parts[name]) for name in sorted(parts)},
+        subsets=by_subset(labelled, outcomes, figured),
         rows=tuple(
             _row(query, outcome, ranked, labelled.database, kind, top)
             for query, outcome, ranked in zip(labelled.queries, outcomes, lists, strict=True)
@@ -108,11 +103,10 @@ def score(labelled: LabelledSet, rankings: Rankings, *, ap: str | None = None, t
 def _judge(query: Query, ranked: Ranked | None, places: Mapping[str, int]) -> Outcome:
     if ranked is None:
         return Outcome(np.empty(0, np.int64), len(query.positives), 0)
-    removed = query.junk if query.keeps_itself else query.junk | {query.path}
     ranks = positive_ranks(
         ranked.places,
         [places[path] for path in query.positives],
-        [places[path] for path in removed if path in places],
+        [places[path] for path in query.removed if path in places],
         allow_repeats=True,
     )
     return Outcome(ranks, len(query.positives), 0)
@@ -127,50 +121,20 @@ def _row(query: Query, outcome: Outcome, ranked: Ranked | None, database: tuple[
         # Where a list has no scores, its order is shown by that of 1/rank.
         similarity = 1 / (rank + 1) if ranked is None or ranked.scores is None else float(ranked.scores[rank])
         again = any(path == result.path for result in results)
-        verdict: Verdict = (
-            "junk" if path in query.junk else "positive" if path in query.positives and not again else "wrong"
-        )
-        results.append(Result(path, similarity, False, verdict, None))
-    return Row(
-        query=query.path,
-        box=query.box,
-        subset=query.subset,
-        positives=outcome.positives,
-        retrieved=len(outcome.ranks),
-        average_precision=average_precision(outcome.ranks, outcome.positives, kind) if outcome.positives else None,
-        first_positive=first_rank(outcome.ranks),
-        accepted=0,
-        accepted_right=0,
-        results=tuple(results[:top]),
-    )
-
-
-def _verdict(query: Query, path: str, again: bool) -> Verdict:
-    if path in query.junk:
-        return "junk"
-    return "positive" if path in query.positives and not again else "wrong"
+        found = "wrong" if again and path in query.positives else verdict(query, path)
+        results.append(Result(path, similarity, False, found, None))
+    return row_of(query, outcome, results[:top], kind)
 
 
 def _protocol(labelled: LabelledSet, rankings: Rankings, kind: str) -> Protocol:
     scored = any(ranked.scores is not None for ranked in rankings.found.values())
-    return Protocol(
-        name=labelled.name,
-        revision=labelled.revision,
-        text=labelled.protocol,
-        selection=labelled.selection,
-        database=len(labelled.database),
-        distractors=labelled.distractors,
-        queries=len(labelled.queries),
-        unanswerable=sum(not query.positives for query in labelled.queries),
-        leave_one_out=labelled.leave_one_out,
-        boxed=sum(query.box is not None for query in labelled.queries),
+    return conditions(
+        labelled,
+        kind,
         stored=0,
-        average_precision=f"{kind}, within the first {TRUNCATE_AT[kind]}" if kind in TRUNCATE_AT else kind,
         ties="equal scores are ordered by image id" if scored else "as the file has them",
-        junk="removed from the ranking before anything is counted",
         recipe=rankings.file.name,
         fingerprint=rankings.sha256,
         fitted_on={},
         fitted_share={},
-        versions=versions(),
     )

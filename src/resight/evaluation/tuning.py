@@ -13,6 +13,7 @@ import tomli_w
 from numpy.typing import NDArray
 
 from resight.describe.describer import load_global
+from resight.describe.folder import check_empty
 from resight.errors import RecipeError
 from resight.evaluation.figures import figures
 from resight.evaluation.judge import judge
@@ -184,8 +185,7 @@ def write_tuned(recipe: str | Path, weights: Sequence[float], into: Path) -> Non
 
 def _copied(recipe: str | Path, into: Path) -> dict[str, Any]:
     """Copy a recipe and all that it names into the folder ``into``; its table."""
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise RecipeError(f"{into}: is not an empty folder; choose another --into")
+    check_empty(into)
     path = Path(recipe)
     if path.is_dir():
         shutil.copytree(path, into, dirs_exist_ok=True)

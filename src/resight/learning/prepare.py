@@ -59,17 +59,23 @@ def prepare(
     photos = check_readable(photos, workers=settings.readers, skip=skip)
     if held_out is not None:
         held_out = readable_part(held_out, workers=settings.readers, skip=skip)
-    identity = {
+    lesson = Lesson(photos, held_out, settings)
+    return Job(recipe, scheme, lesson, identity_of(recipe, lesson), folder, resume)
+
+
+def identity_of(recipe: Recipe, lesson: Lesson) -> dict[str, Any]:
+    """What decides a training, by key: one that goes on must have the same."""
+    photos, held_out = lesson.photos, lesson.validation
+    return {
         "recipe": recipe.fingerprint,
-        "weights": weights_of(recipe),
-        **settings.identity,
+        "weights": _weights_of(recipe),
+        **lesson.settings.identity,
         "set": photos.name,
         "set revision": photos.revision,
         "set selection": photos.selection,
         "photos": len(photos.photos),
         "validation": None if held_out is None else f"{held_out.name} {held_out.revision} {held_out.selection}",
     }
-    return Job(recipe, scheme, Lesson(photos, held_out, settings), identity, folder, resume)
 
 
 def with_weights(recipe: Recipe, weights: Path | None) -> Recipe:
@@ -107,7 +113,7 @@ def with_weights(recipe: Recipe, weights: Path | None) -> Recipe:
     return recipe.model_copy(update=update)
 
 
-def weights_of(recipe: Recipe) -> list[str]:
+def _weights_of(recipe: Recipe) -> list[str]:
     """sha256 of the weights files that a recipe names."""
     stages: Sequence[Any] = recipe.global_.branches if recipe.global_ is not None else ()
     files = [stage.weights for stage in stages if stage.weights]

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -25,6 +25,7 @@ from resight.learning.ranks import barrier, ranks
 from resight.learning.report import write_report
 from resight.learning.schemes import SCHEMES
 from resight.learning.settings import Training
+from resight.learning.task import Task
 from resight.learning.trainer import Outcome, Progress, run
 from resight.recipes.recipe import Recipe, load_recipe
 
@@ -56,50 +57,86 @@ def train(
     do not do; then as ``trainer.run``. Ctrl-C leaves a checkpoint.
     """
     into = into.absolute()
-    if resume and (into / FACTS).is_file():
+    if is_done(into, resume):
         return into
-    if into.exists() and (not into.is_dir() or any(into.iterdir())) and not resume:
-        raise RecipeError(f"{into}: is not an empty folder; choose another --into, or go on with it by --resume")
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     job = prepare(base, labelled, settings, into / RUNS, validate, weights, resume)
     written, outcomes = job.recipe, {}
-    place_of: dict[str, Path] = {}
     for place, phase in enumerate(SCHEMES[job.scheme](job.recipe, settings)):
-        place_of[phase.name] = job.folder / phase.name
-        outcomes[phase.name] = _trained(job, place, phase.name, written, progress)
+        outcomes[phase.name] = outcome_of(job, phase.name, progress, _phase, place, written)
         written = load_recipe(job.folder / phase.name / "recipe")
-    publish(job.folder / phase.name / "recipe", into)
-    before, after = figures_of(job, into, workers, progress)
-    add_figures(into, before, after)
-    facts = facts_of(job, outcomes, before, after)
-    write_report(into / "report.html", facts, place_of, after if isinstance(after, Report) else None)
-    replace_text(into / FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    finish(job, into, outcomes, workers, progress)
     return into
 
 
-def _trained(job: Job, place: int, name: str, recipe: Recipe, progress: Progress) -> dict[str, Any]:
-    """Train a phase, unless that is done, in a folder of its name, which gets the recipe that it leaves."""
+def is_done(into: Path, resume: bool) -> bool:
+    """Whether a training that is to be gone on with has ended. RecipeError where another is begun in a full folder."""
+    if resume and (into / FACTS).is_file():
+        return True
+    if into.exists() and (not into.is_dir() or any(into.iterdir())) and not resume:
+        raise RecipeError(f"{into}: is not an empty folder; choose another --into, or go on with it by --resume")
+    return False
+
+
+def finish(
+    job: Job,
+    into: Path,
+    outcomes: Mapping[str, Any],
+    workers: int | None,
+    progress: Progress,
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Leave the recipe of a training's last phase in ``into``, with figures, report and facts.
+
+    outcomes: by phase, in their order. more: facts. workers: as of ``train``.
+    """
+    runs = {name: job.folder / name for name in outcomes}
+    publish(list(runs.values())[-1] / "recipe", into)
+    before, after = figures_of(job, into, workers, progress)
+    add_figures(into, before, after)
+    facts = {**facts_of(job, outcomes, before, after), **(more or {})}
+    write_report(into / "report.html", facts, runs, after if isinstance(after, Report) else None)
+    replace_text(into / FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+
+
+def outcome_of(
+    job: Job, name: str, progress: Progress, phase: Callable[..., Outcome], *arguments: Any
+) -> dict[str, Any]:
+    """The outcome of a phase, which is trained unless that is done, in a folder of its name.
+
+    phase: called as ``phase(fabric, job, folder, progress, *arguments)`` in each process that trains.
+    """
     folder = job.folder / name
     done = folder / "outcome.json"
     if not done.is_file():
-        with heard(job.lesson.settings.devices, progress) as report:
-            outcome = launch(job.lesson.settings, _phase, job, place, recipe, folder, report)
+        with _heard(job.lesson.settings.devices, progress) as report:
+            outcome = launch(job.lesson.settings, phase, job, folder, report, *arguments)
         replace_text(done, json.dumps(asdict(outcome)) + "\n")
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     return found
 
 
-def _phase(fabric: Fabric, job: Job, place: int, recipe: Recipe, folder: Path, progress: Progress) -> Outcome:
-    """In each process that trains: the phase's run, and what it learned as a recipe."""
-    settings = job.lesson.settings
-    phase = SCHEMES[job.scheme](job.recipe, settings)[place]
+def _phase(fabric: Fabric, job: Job, folder: Path, progress: Progress, place: int, recipe: Recipe) -> Outcome:
+    phase = SCHEMES[job.scheme](job.recipe, job.lesson.settings)[place]
     task = phase.make(recipe, job.lesson)
+    return run_phase(fabric, job, folder, progress, task, lambda into: phase.write(task, recipe, job.lesson, into))
+
+
+def run_phase(
+    fabric: Fabric, job: Job, folder: Path, progress: Progress, task: Task, write: Callable[[Path], None]
+) -> Outcome:
+    """In each process that trains: the run of a phase, whose name is its folder's, and what it learned as a recipe.
+
+    write: puts that into a folder that is not there yet.
+    """
     kept = folder / "views.npy"
     try:
         if isinstance(task, EmbeddingTask):
             task.keep_in(folder)
-        identity = {**job.identity, "phase": phase.name}
-        outcome = run(task, settings, folder, fabric, identity=identity, resume=job.resume, progress=progress)
+        identity = {**job.identity, "phase": folder.name}
+        outcome = run(
+            task, job.lesson.settings, folder, fabric, identity=identity, resume=job.resume, progress=progress
+        )
     finally:
         if ranks()[0] == 0:
             kept.unlink(missing_ok=True)
@@ -108,14 +145,14 @@ def _phase(fabric: Fabric, job: Job, place: int, recipe: Recipe, folder: Path, p
         for old in (part, whole):
             shutil.rmtree(old, ignore_errors=True)
         task.module.eval().to("cpu")
-        phase.write(task, recipe, job.lesson, part)
+        write(part)
         part.replace(whole)
     barrier()
     return outcome
 
 
 @contextmanager
-def heard(devices: int, progress: Progress) -> Iterator[Progress]:
+def _heard(devices: int, progress: Progress) -> Iterator[Progress]:
     """What a process that trains may call to report, from wherever it runs."""
     if devices == 1:
         yield progress

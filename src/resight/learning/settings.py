@@ -16,6 +16,7 @@ from resight.learning.losses.stages import LossStage, SiameseStage
 from resight.learning.mining.stages import AllStage, MemoryStage, MinerStage, PoolStage, Sampling
 from resight.learning.model_settings import Learns
 from resight.learning.optimisation import Optimisation
+from resight.recipes.stage import problems
 
 
 class Training(Optimisation):
@@ -106,7 +107,7 @@ def load_settings(name: str | Path | None = None, changes: Sequence[str] = (), *
     Raises RecipeError naming the file and the key.
     """
     origin = "settings" if name is None else str(name)
-    table = {} if name is None else _table(name)
+    table = {} if name is None else read_settings(name)
     for key, value in given.items():
         if value is not None:
             if key == "batch":
@@ -116,18 +117,14 @@ def load_settings(name: str | Path | None = None, changes: Sequence[str] = (), *
         key, equals, text = change.partition("=")
         if not equals or not key:
             raise RecipeError(f"{change!r} is no setting: write KEY=VALUE, as in loss.margin=0.7")
-        _put(table, key.strip(), _value(text.strip()))
+        _put(table, key.strip(), read_value(text.strip()))
     for key, kind in (("loss", "siamese"), ("miner", "all")):
         if isinstance(table.get(key), dict):
             table[key].setdefault("kind", kind)
     try:
         return Training.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise RecipeError(f"{origin}: {problems}") from error
+        raise RecipeError(f"{origin}: {problems(error, 'settings')}") from error
 
 
 def settings_names() -> tuple[str, ...]:
@@ -149,7 +146,8 @@ def settings_title(name: str) -> str:
     return " ".join(line.removeprefix("#").strip() for line in head)
 
 
-def _table(name: str | Path) -> dict[str, Any]:
+def read_settings(name: str | Path) -> dict[str, Any]:
+    """The table of a TOML file, or of ready settings by their name; RecipeError where it cannot be read."""
     path = Path(name)
     try:
         if path.suffix == ".toml" or path.is_file():
@@ -161,7 +159,8 @@ def _table(name: str | Path) -> dict[str, Any]:
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
 
 
-def _value(text: str) -> Any:
+def read_value(text: str) -> Any:
+    """A value as in TOML; text that is none is itself."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -1,7 +1,6 @@
 """How well a network that is being trained ranks a labelled set, without an index."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -9,12 +8,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resight.errors import GroundTruthError, ImageError
 from resight.evaluation.labelled import Box, LabelledSet
 from resight.evaluation.variants import cosines, measure
-from resight.images.read import read_image
 from resight.learning.datasets.photos import Photo
-from resight.learning.datasets.pictures import Pictures
+from resight.learning.datasets.pictures import Pictures, unreadable, unreadable_error
 from resight.learning.sizes import embed_pictures
 
 
@@ -60,17 +57,12 @@ def readable_part(labelled: LabelledSet, *, workers: int, skip: bool) -> Labelle
     positive, and says so in ``selection``.
     """
     paths = list(dict.fromkeys([*labelled.database, *(query.path for query in labelled.queries)]))
-    with ThreadPoolExecutor(workers) as readers:
-        reasons = dict(zip(paths, readers.map(_reason, [labelled.locate(path) for path in paths]), strict=True))
-    bad = {path for path, reason in reasons.items() if reason}
+    reasons = unreadable([Photo(labelled.locate(path), 0) for path in paths], workers=workers)
+    bad = {path for path, reason in zip(paths, reasons, strict=True) if reason}
     if not bad:
         return labelled
     if not skip:
-        listed = "\n".join(f"{labelled.locate(path)}: {reasons[path]}" for path in paths if path in bad)
-        raise GroundTruthError(
-            f"{labelled.file}: {len(bad)} of {len(paths)} images cannot be read; mend them, take them out, or say "
-            f"unreadable = skip:\n{listed}"
-        )
+        raise unreadable_error(labelled.file, "images", reasons)
     queries = [
         replace(query, positives=query.positives - bad, junk=query.junk - bad)
         for query in labelled.queries
@@ -85,11 +77,3 @@ def readable_part(labelled: LabelledSet, *, workers: int, skip: bool) -> Labelle
         distractors=sum(path not in bad for path in labelled.database[len(own) :]),
         selection=f"{labelled.selection}; {text}" if labelled.selection else text,
     )
-
-
-def _reason(path: object) -> str:
-    try:
-        read_image(str(path), max_side=64)
-    except ImageError as error:
-        return error.reason
-    return ""

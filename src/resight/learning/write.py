@@ -1,7 +1,6 @@
 """A trained model as a recipe's folder, which the ordinary describer loads, with a card that says what it is."""
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ import numpy as np
 import tomli_w
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from resight.artefact import add_meta
 from resight.describe.describer import Describer, load_global
 from resight.describe.fit import copy_learned, copy_model, with_branches
 from resight.describe.fit_local import place_local, relative
+from resight.describe.folder import check_empty, staged
 from resight.embedding.layers import LayerEmbedding
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
@@ -70,27 +69,17 @@ def write_recipe(
     """
     into = into.absolute()
     check_goes(recipe, model.learns)
-    if into.exists() and (not into.is_dir() or any(into.iterdir())):
-        raise RecipeError(f"{into}: is not an empty folder; choose another --into")
+    check_empty(into)
     _check_finite(model)
     facts = _plain(trained)
     count = facts.get("photos", 0)
     text = f"{facts.get('on') or 'labelled photos'}, learned with the network"
     origin = _Origin(count if isinstance(count, int) else 0, text, photos)
-    staging = into.with_name(f".{into.name}.{os.getpid()}.tmp")
-    try:
-        staging.mkdir(parents=True)
+    with staged(into) as staging:
         written = _write(model, recipe, staging, facts, weights_name, origin)
         table = written.model_dump(by_alias=True, exclude_none=True)
         (staging / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
         (staging / "README.md").write_text(card(written, model.base_sha256, facts), encoding="utf-8")
-        if into.exists():
-            into.rmdir()
-        staging.rename(into)
-    except (OSError, SafetensorError) as error:
-        raise RecipeError(f"{into}: cannot be written: {error}") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
     return into
 
 

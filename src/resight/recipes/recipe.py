@@ -22,7 +22,7 @@ from resight.recipes.rerank_stages import (
     RerankStage,
     TransformerStage,
 )
-from resight.recipes.stage import Stage
+from resight.recipes.stage import Stage, problems
 
 _ON_REGIONS = (PatchStage, RegionalDiffusionStage, FuzzyStage)
 
@@ -329,11 +329,7 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise RecipeError(f"{origin}: {problems}") from error
+        raise RecipeError(f"{origin}: {problems(error, 'recipe')}") from error
 
 
 def _place(table: object, keys: tuple[str, ...], folder: Path) -> None:

@@ -20,7 +20,6 @@ from resight.learning.settings import Training  # noqa: E402
 from resight.learning.task import Batch, Lesson  # noqa: E402
 from resight.learning.trainer import run  # noqa: E402
 from resight.local.delf import read_delf_head  # noqa: E402
-from resight.networks.architectures import create_network  # noqa: E402
 from resight.networks.backbone import load_backbone  # noqa: E402
 from resight.networks.weights import file_sha256  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
@@ -48,14 +47,6 @@ def photos(tmp_path_factory, save):
         for copy in range(6):
             save(folder / name / f"{copy}.png", marked(colour, 10 * number + copy)[0])
     return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("network") / "test_resnet.safetensors"
-    safetensors.torch.save_file(dict(create_network("test_resnet").state_dict()), path)
-    return path
 
 
 def settings(**changes):

@@ -37,14 +37,6 @@ def photos(tmp_path_factory, pictures, view, save):
     return folder
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("network") / "test_resnet.safetensors"
-    safetensors.torch.save_file(dict(create_network("test_resnet").state_dict()), path)
-    return path
-
-
 def settings(**changes):
     table = {"side": SIDE, "augment": NONE, "rate": 1e-3, "epochs": 10, "schedule": "constant", "accelerator": "cpu"}
     table |= {"sampling": {"kind": "shuffled", "classes": 3, "each": 2}, "learns": {"projection": 16}, "chunk": 4}

@@ -7,7 +7,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-import safetensors.torch  # noqa: E402
 from lightning_fabric import Fabric  # noqa: E402
 
 from resight.describe.local_features import load_local, load_network_features  # noqa: E402
@@ -21,7 +20,6 @@ from resight.learning.settings import Training  # noqa: E402
 from resight.learning.task import Lesson  # noqa: E402
 from resight.learning.trainer import run  # noqa: E402
 from resight.local.how import how_global  # noqa: E402
-from resight.networks.architectures import create_network  # noqa: E402
 from resight.projection.projection import Projection  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
@@ -49,14 +47,6 @@ def photos(tmp_path_factory, save):
         for copy in range(5):
             save(folder / name / f"{copy}.png", marked(colour, 10 * number + copy, 96 if copy % 2 else 64))
     return folder
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("network") / "test_resnet.safetensors"
-    safetensors.torch.save_file(dict(create_network("test_resnet").state_dict()), path)
-    return path
 
 
 def settings(**changes):

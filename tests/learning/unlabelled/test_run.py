@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import tomli_w
 
 torch = pytest.importorskip("torch")
 
@@ -64,15 +63,6 @@ def folders(tmp_path_factory, pictures, view, save):
             seen, _ = view(pictures[name], seed)
             save(folder / "tested" / name / f"{seed}.png", np.ascontiguousarray(seen[::3, ::3]))
     return folder / "all", folder / "tested"
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory, weights_of):
-    stage = {"network": NETWORK, "weights": str(weights_of(NETWORK)), "max_side": 64, "dimensions": 96}
-    table = {"name": "tiny", "title": "Tiny", "source": "made up", "filter": "global"}
-    file = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    file.write_text(tomli_w.dumps({**table, "global": {**stage, "whiten": "none"}}))
-    return file
 
 
 def settings(kind="mom", changes=(), **given):

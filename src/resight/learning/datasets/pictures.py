@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -122,17 +123,12 @@ def check_readable(photos: TrainingSet, *, workers: int = 1, skip: bool = False)
     Raises GroundTruthError that lists all that cannot be read. skip: leaves them out instead, and with them classes
     of which one photo or none remains, and says so in ``selection``.
     """
-    with ThreadPoolExecutor(workers) as readers:
-        reasons = list(readers.map(_unreadable, photos.photos))
+    reasons = unreadable(photos.photos, workers=workers)
     bad = [reason for reason in reasons if reason]
     if not bad:
         return photos
     if not skip:
-        listed = "\n".join(bad)
-        raise GroundTruthError(
-            f"{photos.file}: {len(bad)} of {len(photos.photos)} photos cannot be read; mend them, take them out, or "
-            f"skip them:\n{listed}"
-        )
+        raise unreadable_error(photos.file, "photos", reasons)
     good = [photo for photo, reason in zip(photos.photos, reasons, strict=True) if not reason]
     counts = np.bincount([photo.label for photo in good], minlength=len(photos.classes))
     kept = np.flatnonzero(counts > 1).tolist()
@@ -146,6 +142,22 @@ def check_readable(photos: TrainingSet, *, workers: int = 1, skip: bool = False)
         photos=tuple(replace(photo, label=label[photo.label]) for photo in good if photo.label in label),
         classes=tuple(photos.classes[old] for old in kept),
         selection=f"{photos.selection}; {text}" if photos.selection else text,
+    )
+
+
+def unreadable(photos: Sequence[Photo], *, workers: int) -> list[str]:
+    """Why each photo, or the part of it, cannot be read, with its name; "" where it can. workers: threads."""
+    with ThreadPoolExecutor(workers) as readers:
+        return list(readers.map(_unreadable, photos))
+
+
+def unreadable_error(file: Path, what: str, reasons: Sequence[str]) -> GroundTruthError:
+    """What to raise of a set in a file, with all the reasons of ``unreadable``. what: it consists of."""
+    bad = [reason for reason in reasons if reason]
+    listed = "\n".join(bad)
+    return GroundTruthError(
+        f"{file}: {len(bad)} of {len(reasons)} {what} cannot be read; mend them, take them out, or say "
+        f"unreadable = skip:\n{listed}"
     )
 
 

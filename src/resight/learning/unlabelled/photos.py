@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from resight.errors import GroundTruthError, ImageError
+from resight.errors import GroundTruthError
 from resight.evaluation.labelled import LabelledSet
 from resight.images.archives import split_member
-from resight.images.read import read_image
 from resight.images.sources import find_sources
 from resight.learning.datasets.photos import Photo, TrainingSet
+from resight.learning.datasets.pictures import unreadable, unreadable_error
 
 
 @dataclass(frozen=True)
@@ -56,33 +56,20 @@ def unlabelled_photos(folders: Sequence[str | Path], held_out: LabelledSet | Non
     )
 
 
-def readable(photos: UnlabelledPhotos, *, skip: bool) -> UnlabelledPhotos:
+def readable(photos: UnlabelledPhotos, *, workers: int, skip: bool) -> UnlabelledPhotos:
     """Read each photo once, before a network learns for hours.
 
     Raises GroundTruthError that lists all that cannot be read; skip: leaves them out instead, and says so.
     """
-    reasons = [_reason(photo) for photo in photos.photos]
-    bad = [f"{photo.path}: {reason}" for photo, reason in zip(photos.photos, reasons, strict=True) if reason]
-    if not bad:
+    reasons = unreadable(photos.photos, workers=workers)
+    if not any(reasons):
         return photos
     if not skip:
-        listed = "\n".join(bad)
-        raise GroundTruthError(
-            f"{photos.file}: {len(bad)} of {len(photos.photos)} photos cannot be read; mend them, take them out, or "
-            f"say unreadable = skip:\n{listed}"
-        )
+        raise unreadable_error(photos.file, "photos", reasons)
     good = [photo for photo, reason in zip(photos.photos, reasons, strict=True) if not reason]
-    text = f"without {len(bad)} unreadable photos"
+    text = f"without {len(reasons) - len(good)} unreadable photos"
     return replace(
         photos,
         photos=tuple(replace(photo, label=place) for place, photo in enumerate(good)),
         selection=f"{photos.selection}; {text}" if photos.selection else text,
     )
-
-
-def _reason(photo: Photo) -> str:
-    try:
-        read_image(photo.path, max_side=64)
-    except ImageError as error:
-        return error.reason
-    return ""

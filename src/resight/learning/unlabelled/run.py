@@ -1,31 +1,24 @@
 """Training a recipe on photos without labels, from checks to report (survey §5.2)."""
 
-import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from lightning_fabric import Fabric
 
 from resight.errors import RecipeError
 from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.load import load_labelled
-from resight.evaluation.report import Report
 from resight.fitted import PhotoSketch
 from resight.images.read import digest, load
-from resight.learning.facts import add_figures, facts_of, figures_of, replace_text
-from resight.learning.launch import check_devices, launch
+from resight.learning.launch import check_devices
 from resight.learning.model import make_model
-from resight.learning.prepare import Job, weights_of, with_weights
-from resight.learning.ranks import barrier, ranks
-from resight.learning.report import write_report
-from resight.learning.run import FACTS, RUNS, heard, publish
+from resight.learning.prepare import Job, identity_of, with_weights
+from resight.learning.ranks import ranks
+from resight.learning.run import RUNS, finish, is_done, outcome_of, run_phase
 from resight.learning.schemes.embedding import trained, whitening
 from resight.learning.task import Lesson
 from resight.learning.trainer import Outcome, Progress
-from resight.learning.trainer import run as run_task
 from resight.learning.unlabelled.clusters import check_clusters
 from resight.learning.unlabelled.colmap import find_models
 from resight.learning.unlabelled.photos import readable, unlabelled_photos
@@ -59,25 +52,12 @@ def train_unlabelled(
     The rest, and the folder, is as ``resight.learning.run.train`` has it. Raises as that does.
     """
     into = into.absolute()
-    if resume and (into / FACTS).is_file():
+    if is_done(into, resume):
         return into
-    if into.exists() and (not into.is_dir() or any(into.iterdir())) and not resume:
-        raise RecipeError(f"{into}: is not an empty folder; choose another --into, or go on with it by --resume")
     base = recipe if isinstance(recipe, Recipe) else load_recipe(recipe)
     job = prepare_unlabelled(base, photos, settings, into / RUNS, validate, weights, resume)
-    folder = job.folder / _PHASE
-    done = folder / "outcome.json"
-    if not done.is_file():
-        with heard(settings.devices, progress) as report:
-            outcome = launch(settings, _phase, job, folder, report)
-        replace_text(done, json.dumps(asdict(outcome)) + "\n")
-    outcomes: dict[str, Any] = {_PHASE: json.loads(done.read_text(encoding="utf-8"))}
-    publish(folder / "recipe", into)
-    before, after = figures_of(job, into, workers, progress)
-    add_figures(into, before, after)
-    facts = {**facts_of(job, outcomes, before, after), "mined by": settings.unlabelled.kind}
-    write_report(into / "report.html", facts, {_PHASE: folder}, after if isinstance(after, Report) else None)
-    replace_text(into / FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+    outcomes = {_PHASE: outcome_of(job, _PHASE, progress, _phase)}
+    finish(job, into, outcomes, workers, progress, {"mined by": settings.unlabelled.kind})
     return into
 
 
@@ -99,23 +79,13 @@ def prepare_unlabelled(
     how = whitening(recipe.global_, settings)
     held_out = validate if validate is None or isinstance(validate, LabelledSet) else load_labelled(validate)
     skip = settings.unreadable == "skip"
-    learned = readable(unlabelled_photos(photos, held_out), skip=skip)
+    learned = readable(unlabelled_photos(photos, held_out), workers=settings.readers, skip=skip)
     if held_out is not None:
         held_out = readable_part(held_out, workers=settings.readers, skip=skip)
     check_photos(recipe.global_, len(learned.photos), learned.name, how, dimensions=settings.dimensions)
     _check_method(settings, len(learned.photos))
-    identity = {
-        "recipe": recipe.fingerprint,
-        "weights": weights_of(recipe),
-        **settings.identity,
-        "set": learned.name,
-        "set revision": learned.revision,
-        "set selection": learned.selection,
-        "photos": len(learned.photos),
-        "validation": None if held_out is None else f"{held_out.name} {held_out.revision} {held_out.selection}",
-        "phase": _PHASE,
-    }
-    return Job(recipe, _PHASE, Lesson(learned, held_out, settings), identity, folder, resume)
+    lesson = Lesson(learned, held_out, settings)
+    return Job(recipe, _PHASE, lesson, identity_of(recipe, lesson), folder, resume)
 
 
 def _check_method(settings: UnlabelledTraining, photos: int) -> None:
@@ -152,22 +122,7 @@ def write(task: UnlabelledTask, recipe: Recipe, lesson: Lesson, into: Path) -> N
 def _phase(fabric: Fabric, job: Job, folder: Path, progress: Progress) -> Outcome:
     """In each process that trains: the run, and what it learned as a recipe."""
     task = make(job.recipe, job.lesson, folder)
-    kept = folder / "views.npy"
-    try:
-        task.keep_in(folder)
-        outcome = run_task(
-            task, job.lesson.settings, folder, fabric, identity=job.identity, resume=job.resume, progress=progress
-        )
-    finally:
-        if ranks()[0] == 0:
-            kept.unlink(missing_ok=True)
+    outcome = run_phase(fabric, job, folder, progress, task, lambda into: write(task, job.recipe, job.lesson, into))
     if ranks()[0] == 0:
-        part, whole = folder / ".recipe.part", folder / "recipe"
-        for old in (part, whole):
-            shutil.rmtree(old, ignore_errors=True)
-        task.module.eval().to("cpu")
-        write(task, job.recipe, job.lesson, part)
-        part.replace(whole)
         shutil.rmtree(task.mined_in, ignore_errors=True)
-    barrier()
     return outcome

@@ -1,6 +1,5 @@
 """The settings of a training without labels: those of any training, and a table ``unlabelled``."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from pydantic import ValidationError, model_validator
 from resight.errors import RecipeError
 from resight.learning.losses.stages import ArcFaceStage, CosFaceStage, CrossEntropyStage, JointStage
 from resight.learning.mining.stages import AllStage, PoolStage
-from resight.learning.settings import Training, load_settings, settings_names, settings_text
+from resight.learning.settings import Training, load_settings, read_settings, read_value
 from resight.learning.unlabelled.stages import (
     KINDS,
     DbscanStage,
@@ -19,6 +18,7 @@ from resight.learning.unlabelled.stages import (
     PoolsStage,
     UnlabelledStage,
 )
+from resight.recipes.stage import problems
 
 _OF_TUPLES = ("siamese", "double-margin", "quartet", "triplet")  # which ask labels for nothing where tuples are given
 _CLASSIFIERS = (CrossEntropyStage, ArcFaceStage, CosFaceStage, JointStage)
@@ -60,7 +60,7 @@ def load_unlabelled_settings(
 
     mining: its kind; a file's table of another kind is left out. Raises RecipeError naming the file and the key.
     """
-    table = {} if name is None else _read(name)
+    table = {} if name is None else read_settings(name)
     own = table.pop(_TABLE, {})
     if not isinstance(own, dict):
         raise RecipeError(f'{name}: unlabelled must be a table, as in [unlabelled] kind = "mom"')
@@ -71,7 +71,7 @@ def load_unlabelled_settings(
         key, equals, text = change.partition("=")
         before, _, after = key.strip().partition(".")
         if equals and before == _TABLE and after:
-            own = {**own, after: _value(text.strip())}
+            own = {**own, after: read_value(text.strip())}
         else:
             others.append(change)
     own = {"kind": "mom", **own}
@@ -82,27 +82,4 @@ def load_unlabelled_settings(
         return UnlabelledTraining.model_validate({**usual.model_dump(exclude_unset=True), _TABLE: own})
     except ValidationError as error:
         origin = "settings" if name is None else str(name)
-        problems = "; ".join(
-            f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors()
-        )
-        raise RecipeError(f"{origin}: {problems}") from error
-
-
-def _read(name: str | Path) -> dict[str, Any]:
-    path = Path(name)
-    try:
-        text = settings_text(str(name)) if str(name) in settings_names() else path.read_text(encoding="utf-8")
-        return tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        known = ", ".join(settings_names())
-        raise RecipeError(f"{path}: cannot be read: {error}; give a .toml file, or one of {known}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"{path}: not valid TOML: {error}") from error
-
-
-def _value(text: str) -> Any:
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
+        raise RecipeError(f"{origin}: {problems(error, 'settings')}") from error
