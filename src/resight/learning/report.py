@@ -55,20 +55,19 @@ def _page(facts: Mapping[str, Any], runs: Mapping[str, Path], shown: str) -> Ite
         yield f"<h2>Curves: {_text(name)}</h2>\n{_outcome(facts['phases'][name])}"
         yield from _curves(read_log(folder / "log.csv"))
     pairs = [("set", _described(facts["set"])), ("validation", _described(facts["validation"] or {}))]
-    yield f"<h2>What it was trained on</h2>\n{_list(pairs)}"
+    yield f"<h2>What it was trained on</h2>\n{_list(pairs)}{shown}"
     yield f"<h2>Settings</h2>\n{_list(_flat(facts['settings']))}"
-    yield f"<h2>Versions</h2>\n{_list(list(facts['versions'].items()))}"
-    yield f"{shown}</main>\n</body>\n</html>\n"
+    yield f"<h2>Versions</h2>\n{_list(list(facts['versions'].items()))}</main>\n</body>\n</html>\n"
 
 
 def _before_and_after(facts: Mapping[str, Any]) -> str:
     before, after = facts["before"], facts["after"]
     if after is None:
         return '<p class="soft">Nothing was held out, so nothing is known of how well it does.</p>\n'
-    rows = ""
+    rows, why = "", ""
     for when, figures in (("before", before), ("after", after)):
         if "none" in figures:
-            rows += f'<tr><th scope="row">{when}</th><td colspan="{len(_FIGURES)}">{_text(figures["none"])}</td></tr>\n'
+            why += f'<p class="soft">Nothing is known of it {when}: {_text(figures["none"])}.</p>\n'
             continue
         cells = "".join(f"<td>{_percent(figures[key])}</td>" for key in _FIGURES)
         rows += f'<tr><th scope="row">{when}</th>{cells}</tr>\n'
@@ -77,6 +76,7 @@ def _before_and_after(facts: Mapping[str, Any]) -> str:
         '<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table>\n'
         f'<thead><tr><th scope="col">per cent</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
         '<p class="soft">Of what is held out, whose objects were not learned from, by the recipe as it searches.</p>\n'
+        f"{why}"
     )
 
 
@@ -88,9 +88,11 @@ def _outcome(outcome: Mapping[str, Any]) -> str:
 
 
 def _curves(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
-    for part in ("train", "validation"):
+    """What says most first: validation, then the loss."""
+    for part in ("validation", "train"):
         own = [row for row in rows if row["part"] == part]
-        for name in dict.fromkeys(name for row in own for name in row if name not in _PLACE):
+        names = dict.fromkeys(name for row in own for name in row if name not in _PLACE)
+        for name in sorted(names, key=lambda name: name != "loss"):
             points: Points = [(float(row["step"]), float(row[name])) for row in own if name in row]
             if not any(math.isfinite(y) for _, y in points):  # as of a gradient in 16 bits
                 continue
