@@ -42,15 +42,28 @@ class Result:
     agreement: float | None
 
 
-def arcs(images: int, dimension: int, rng: np.random.Generator) -> NDArray[np.float32]:
-    """images×dimension ℓ2-normalised: arcs of 2 radians, each in a plane of its own, with noise."""
+def arcs(
+    images: int,
+    dimension: int,
+    rng: np.random.Generator,
+    *,
+    each: int = _ARC,
+    places: NDArray[np.int64] | None = None,
+) -> NDArray[np.float32]:
+    """images×dimension ℓ2-normalised: arcs of 2 radians, each in a plane of its own, with noise.
+
+    each: images of an arc. places: (images,) rows that one arc after another is written to; None for their own order.
+    """
     x = np.empty((images, dimension), np.float32)
-    for start in range(0, images, _ARC):
+    places = np.arange(images) if places is None else places
+    for start in range(0, images, each):
+        own = places[start : start + each]
         plane, _ = np.linalg.qr(rng.normal(size=(dimension, 2)))
-        angle = np.linspace(0, 2, len(x[start : start + _ARC]))
+        angle = np.linspace(0, 2, len(own))
         noise = rng.normal(size=(len(angle), dimension)) * (_NOISE / dimension**0.5)
-        x[start : start + _ARC] = np.column_stack([np.cos(angle), np.sin(angle)]) @ plane.T + noise
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
+        made = (np.column_stack([np.cos(angle), np.sin(angle)]) @ plane.T + noise).astype(np.float32)
+        x[own] = made / np.linalg.norm(made, axis=1, keepdims=True)
+    return x
 
 
 def measure(images: int, dimension: int, truncation: int, queries: int, seed: int) -> Result:

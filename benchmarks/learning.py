@@ -5,21 +5,27 @@ epoch's weights are measured, once.
 """
 
 import argparse
+import csv
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from multiprocessing import get_context
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from common import DATA, SETS, header, percent, table, write_json
-from resight.evaluation import load_labelled
-from resight.learning.datasets.photos import split_by_object, training_set
+from resight.evaluation import LabelledSet, load_labelled
+from resight.learning.datasets.photos import TrainingSet, split_by_object, training_set
+from resight.learning.embedding_task import EmbeddingTask
 from resight.learning.launch import launch
+from resight.learning.model import Model
 from resight.learning.schemes.embedding import make
 from resight.learning.settings import Training, load_settings
 from resight.learning.task import Lesson
@@ -36,13 +42,18 @@ OWN = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One training. settings: as ``resight train --set`` takes them."""
+    """One training. method: what is compared, such as a loss. settings: as ``resight train --set`` takes them."""
 
     labelled: Path
-    loss: str
+    method: str
     seed: int
     recipe: str
     settings: tuple[str, ...]
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """All settings but the method's own."""
+        return (f"seed={self.seed}", *self.settings)
 
 
 @dataclass(frozen=True)
@@ -58,30 +69,61 @@ class Trained:
     queries: int
 
 
-def settings_of(asked: Asked) -> Training:
-    """Of a training; epochs are all, and the figure is of the last one."""
-    changes = (f"loss.kind={asked.loss}", *OWN.get(asked.loss, ()), f"seed={asked.seed}", *asked.settings)
-    settings = load_settings(None, changes)
-    return settings.model_copy(update={"validate_every": settings.epochs})
+def halves(labelled: Path) -> tuple[TrainingSet, LabelledSet]:
+    """Half of the objects to learn from, and the other half; drawn with seed 0, whatever a training's own is."""
+    learned, held_out = split_by_object(load_labelled(labelled), 0.5, 0)
+    return training_set(learned, singletons="drop"), held_out
 
 
-def trained(asked: Asked) -> Trained:
-    """Train on half of the objects, drawn with seed 0 whatever the training's own is; measure on the others."""
-    settings = settings_of(asked)
-    learned, held_out = split_by_object(load_labelled(asked.labelled), 0.5, 0)
-    lesson = Lesson(training_set(learned, singletons="drop"), held_out, settings)
-    task = make(load_recipe(asked.recipe), lesson)
+_SEEN: dict[tuple[str, bytes], Tensor] = {}
+
+
+def remember(model: Model) -> None:
+    """Let the model's frozen beginning look at each picture once in this process, whatever trains after it.
+
+    It gives nothing that depends on the other pictures of a batch, but for rounding. Only what was frozen the last time
+    is remembered.
+    """
+    if not model.splits:
+        return
+    frozen = [name for name, x in model.named_parameters() if not x.requires_grad]
+    key, prefix = f"{model.network} {model.base_sha256} {frozen}", model.prefix
+    if _SEEN and next(iter(_SEEN))[0] != key:
+        _SEEN.clear()
+
+    def remembered(images: Tensor) -> Tensor:
+        names = [(key, blake2b(f"{image.shape}".encode() + image.numpy().tobytes()).digest()) for image in images]
+        new = [place for place, name in enumerate(names) if name not in _SEEN]
+        if new:
+            _SEEN.update((names[place], row.cpu().clone()) for place, row in zip(new, prefix(images[new]), strict=True))
+        return torch.stack([_SEEN[name] for name in names]).to(model.trunk.mean.device)
+
+    model.prefix = remembered  # type: ignore[method-assign]
+
+
+def figures(task: EmbeddingTask, settings: Training) -> tuple[float, float, float]:
+    """Run a task: mAP of what is validated on before and after its epochs, and the seconds that took.
+
+    Of a frozen network the seconds are of what no task of this process had seen before.
+    """
+    settings = settings.model_copy(update={"validate_every": settings.epochs})
+    remember(task.model)
     with tempfile.TemporaryDirectory(prefix="resight-learning-") as folder:
         task.keep_in(Path(folder))
         started = perf_counter()
         launch(settings, lambda fabric: run(task, settings, Path(folder), fabric, identity={}))
         seconds = perf_counter() - started
-        rows = (Path(folder) / "log.csv").read_text(encoding="utf-8").splitlines()
-    head = rows[0].split(",")
-    values = [float(row.split(",")[head.index("mAP")]) for row in rows[1:] if ",validation," in f",{row},"]
-    before, after = values[0], values[-1]
-    photos = lesson.photos
-    return Trained(asked, before, after, seconds, len(photos.photos), len(photos.classes), len(held_out.queries))
+        with (Path(folder) / "log.csv").open(encoding="utf-8") as log:
+            values = [float(row["mAP"]) for row in csv.DictReader(log) if row["part"] == "validation"]
+    return values[0], values[-1], seconds
+
+
+def trained(asked: Asked) -> Trained:
+    """A training by a loss of labels."""
+    settings = load_settings(None, (f"loss.kind={asked.method}", *OWN.get(asked.method, ()), *asked.changes))
+    photos, held_out = halves(asked.labelled)
+    task = make(load_recipe(asked.recipe), Lesson(photos, held_out, settings))
+    return Trained(asked, *figures(task, settings), len(photos.photos), len(photos.classes), len(held_out.queries))
 
 
 def _before(results: Sequence[Trained], labelled: Path) -> float | None:
@@ -89,43 +131,56 @@ def _before(results: Sequence[Trained], labelled: Path) -> float | None:
     return float(np.mean(own)) if own else None  # a new layer is drawn by the seed
 
 
-def rows_of(results: Sequence[Trained], sets: Sequence[Path], losses: Sequence[str]) -> list[list[object]]:
-    """A row a loss, a column a set: the mean over seeds ± their standard deviation, in per cent."""
+def rows_of(results: Sequence[Trained], sets: Sequence[Path], methods: Sequence[str]) -> list[list[object]]:
+    """A row a method, a column a set: the mean over seeds ± their standard deviation, in per cent."""
     found: list[list[object]] = [["before", *(percent(_before(results, labelled)) for labelled in sets)]]
-    for loss in losses:
-        row: list[object] = [loss]
+    for method in methods:
+        row: list[object] = [method]
         for labelled in sets:
-            own = [100 * r.after for r in results if (r.asked.labelled, r.asked.loss) == (labelled, loss)]
-            row.append(f"{np.mean(own):.1f} ± {np.std(own, ddof=1) if len(own) > 1 else 0:.1f}" if own else None)
+            own = [100 * r.after for r in results if (r.asked.labelled, r.asked.method) == (labelled, method)]
+            deviation = f" ± {np.std(own, ddof=1):.1f}" if len(own) > 1 else ""
+            row.append(f"{np.mean(own):.1f}{deviation}" if own else None)
         found.append(row)
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def study(
+    description: str | None,
+    option: str,
+    methods: Sequence[str],
+    train: Callable[[Asked], Trained | None],
+    facts: str,
+) -> None:
+    """The command line: train by each method on each set with each seed, and print what that gives.
+
+    option: names one method. train: importable; None for a method that is not for a set, which it says itself.
+    """
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--set", dest="sets", type=Path, action="append", help="folder of a labelled set; repeatable")
     parser.add_argument("--recipe", required=True, help="whose [global] is trained, with its weights")
-    parser.add_argument("--loss", dest="losses", action="append", help=f"repeatable (default: {', '.join(LOSSES)})")
+    parser.add_argument(option, dest="methods", action="append", help=f"repeatable (default: {', '.join(methods)})")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--setting", dest="settings", action="append", default=[], help="KEY=VALUE for all; repeatable")
     parser.add_argument("--processes", type=int, default=1, help="trainings at once")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     given = parser.parse_args()
     sets = given.sets or [DATA / name for name in SETS]
-    losses = given.losses or list(LOSSES)
+    chosen = given.methods or list(methods)
     asked = [
-        Asked(labelled, loss, seed, given.recipe, tuple(given.settings))
+        Asked(labelled, method, seed, given.recipe, tuple(given.settings))
         for labelled in sets
-        for loss in losses
+        for method in chosen
         for seed in given.seeds
     ]
     results: list[Trained] = []
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        for result in pool.map(trained, asked):
+        for result in pool.map(train, asked):
+            if result is None:
+                continue
             results.append(result)
             a = result.asked
             print(
-                f"{a.labelled.name} {a.loss} seed {a.seed}: {100 * result.before:.1f} → {100 * result.after:.1f}, "
+                f"{a.labelled.name} {a.method} seed {a.seed}: {100 * result.before:.1f} → {100 * result.after:.1f}, "
                 f"{result.seconds:.0f} s",
                 flush=True,
             )
@@ -137,12 +192,13 @@ def main() -> None:
         "half of the objects, drawn with seed 0, are learned from, the others asked for; cosine, trapezoidal AP, "
         f"pictures at one scale; mean ± standard deviation over seeds {', '.join(map(str, given.seeds))}; settings "
         f"{' '.join(given.settings) or 'default'}; {os.environ.get('OMP_NUM_THREADS', 'all')} threads. "
-        f"Learned from: {sizes}"
+        f"{facts}: {sizes}"
     )
     print(header(protocol))
-    print(table(["mAP, %", *(labelled.name for labelled in sets)], rows_of(results, sets, losses)))
-    seconds = [result.seconds for result in results]
-    print(f"\nA training took {np.median(seconds):.0f} s, median, with its two measurements.")
+    print(table(["mAP, %", *(labelled.name for labelled in sets)], rows_of(results, sets, chosen)))
+    if results:
+        seconds = [result.seconds for result in results]
+        print(f"\nA training took {np.median(seconds):.0f} s, median, with its two measurements.")
     write_json(
         given.out,
         protocol,
@@ -151,4 +207,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    study(__doc__, "--loss", LOSSES, trained, "Learned from")

@@ -1,34 +1,36 @@
 """What mining without labels costs in time and memory, by method and number of photos, and how right it is.
 
-On made descriptors: arcs on the unit sphere with noise, so that there are manifolds to follow. Each mining runs in a
-process of its own, whose peak of resident memory is reported beside that of a process that only makes the descriptors.
-No photographs are needed.
+On made descriptors: arcs on the unit sphere with noise, in no order, so that there are manifolds to follow. Each mining
+runs in a process of its own, whose peak of resident memory is reported beside that of a process that only makes the
+descriptors. No photographs are needed.
 """
 
 import argparse
 import resource
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from common import header, table, write_json
 from diffusion import arcs
-from resight.learning.unlabelled import stages as s
-from resight.learning.unlabelled.clusters import dbscan_labels, kmeans_labels
-from resight.learning.unlabelled.manifold import by_affinity, mom
-from resight.learning.unlabelled.neighbour_mean import neighbour_means
+from process import watched
+from resight.learning.unlabelled.clusters import matched
+from resight.learning.unlabelled.mined import Labelling, mine
 from resight.learning.unlabelled.pools import Pools
+from resight.learning.unlabelled.stages import UnlabelledStage
 
 _ARC = 50  # photos that show the same thing
 _GRAPH = 20
-_MADE = "(descriptors alone)"
+_FEW = 5  # photos of a cluster that is renumbered
+_MADE, _RENUMBERED = "(descriptors alone)", "renumbering"
+METHODS = ("mom", "diffusion", "rdp", "geodesic", "kmeans", "dbscan", "knn-mean", _RENUMBERED)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class Result:
     """seconds: of the mining. peak: MiB of the process that mined. anchors: with both pools, or photos with a label.
 
     positives, negatives: the share of what is said to match that is of the anchor's own arc, and of what is said not to
-    match that is of another; of clusters the share of pairs in one that are of one arc.
+    match that is of another; of clusters the share of pairs in one that are of one arc. others: share of the machine's
+    time that other processes took meanwhile.
     """
 
     method: str
@@ -46,35 +49,48 @@ class Result:
     anchors: int | None
     positives: float | None
     negatives: float | None
+    others: float = 0.0
 
 
-def affinity(kind: str, anchors: int) -> s.AffinityStage:
-    return s.AffinityStage.model_validate({"kind": kind, "graph": _GRAPH, "anchors": anchors})
+def stage_of(method: str, photos: int, anchors: int, changes: Sequence[str]) -> UnlabelledStage:
+    """Settings of a method: a graph of 20, as many clusters as arcs, or as ``changes``, KEY=VALUE, have it."""
+    table: dict[str, Any] = {"kind": method}
+    if method in ("mom", "diffusion", "rdp", "geodesic"):
+        table |= {"graph": _GRAPH, "anchors": anchors}
+    if method == "kmeans":
+        table["clusters"] = max(2, photos // _ARC)
+    for change in changes:
+        key, _, value = change.partition("=")
+        table[key] = value
+    return TypeAdapter[UnlabelledStage](UnlabelledStage).validate_python(table)
 
 
-def methods(photos: int, anchors: int) -> dict[str, Callable[[NDArray[np.float32]], object]]:
-    """What is measured, by name."""
-    return {
-        _MADE: lambda x: None,
-        "mom": lambda x: mom(x, s.MomStage(kind="mom", graph=_GRAPH, anchors=anchors)),
-        "diffusion": lambda x: by_affinity(x, affinity("diffusion", anchors), epoch=0, seed=0),
-        "rdp": lambda x: by_affinity(x, affinity("rdp", anchors), epoch=0, seed=0),
-        "geodesic": lambda x: by_affinity(x, affinity("geodesic", anchors), epoch=0, seed=0),
-        "kmeans": lambda x: kmeans_labels(x, photos // _ARC),
-        "dbscan": lambda x: dbscan_labels(x, 0.6, 3),
-        "knn-mean": lambda x: neighbour_means(x, 5),
-    }
+def renumbered(photos: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Clusters of five photos, of which a third has moved since, numbered as they were."""
+    before = np.arange(photos) // _FEW
+    clusters = int(before[-1]) + 1
+    moved = np.where(rng.random(photos) < 1 / 3, rng.integers(0, clusters, photos), before)
+    return matched(rng.permutation(clusters)[moved], before, clusters)
 
 
-def measure(method: str, photos: int, dimension: int, anchors: int, seed: int) -> Result:
+def measure(method: str, photos: int, dimension: int, anchors: int, seed: int, changes: Sequence[str]) -> Result:
     """One mining, in this process."""
-    x = arcs(photos, dimension, np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    places = rng.permutation(photos)
+    arc = np.empty(photos, np.int64)
+    arc[places] = np.arange(photos) // _ARC
+    x = arcs(photos, dimension, rng, each=_ARC, places=places)
+    stage = None if method in (_MADE, _RENUMBERED) else stage_of(method, photos, anchors, changes)
     began = time.perf_counter()
-    found = methods(photos, anchors)[method](x)
+    found: object = None
+    if stage is not None:
+        found = mine(stage, x, (), Path(), epoch=0, seed=seed)
+    elif method == _RENUMBERED:
+        renumbered(photos, rng)
     seconds = time.perf_counter() - began
     unit = 2**20 if sys.platform == "darwin" else 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    return Result(method, photos, seconds, peak, *quality(found, np.arange(photos) // _ARC))
+    return Result(method, photos, seconds, peak, *quality(found, arc))
 
 
 def quality(found: object, arc: NDArray[np.int64]) -> tuple[int | None, float | None, float | None]:
@@ -83,10 +99,10 @@ def quality(found: object, arc: NDArray[np.int64]) -> tuple[int | None, float | 
         same = np.concatenate([arc[p] == arc[a] for a, p, _ in rows])
         other = np.concatenate([arc[n] != arc[a] for a, _, n in rows])
         return len(rows), float(same.mean()), float(other.mean())
-    if isinstance(found, np.ndarray) and found.ndim == 1:
-        kept = found >= 0
-        both = np.unique(np.column_stack([found[kept], arc[kept]]), axis=0, return_counts=True)[1]
-        pairs = np.bincount(found[kept])
+    if isinstance(found, Labelling):
+        kept = found.labels >= 0
+        both = np.unique(np.column_stack([found.labels[kept], arc[kept]]), axis=0, return_counts=True)[1]
+        pairs = np.bincount(found.labels[kept])
         return int(kept.sum()), float((both * (both - 1)).sum() / (pairs * (pairs - 1)).sum()), None
     return None, None, None
 
@@ -96,39 +112,38 @@ def main() -> None:
     parser.add_argument("--photos", type=int, action="append", help="how many; repeatable (default: 5000)")
     parser.add_argument("--dimension", type=int, default=256, help="of the descriptors (default: 256)")
     parser.add_argument("--anchors", type=int, default=1000, help="of the graph's methods (default: 1000)")
-    parser.add_argument("--method", action="append", help="repeatable (default: all)")
+    parser.add_argument("--method", action="append", help=f"repeatable (default: {', '.join(METHODS)})")
+    parser.add_argument("--setting", dest="settings", action="append", default=[], help="KEY=VALUE of the method's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args()
     protocol = (
         f"made descriptors of {options.dimension} dimensions, arcs of {_ARC}, seed {options.seed}; {options.anchors} "
-        f"anchors; graph of {_GRAPH} neighbours; a process for each row"
+        f"anchors; graph of {_GRAPH} neighbours; a process for each row; settings "
+        f"{' '.join(options.settings) or 'default'}"
     )
     results = []
     for photos in options.photos or [5000]:
-        names = [_MADE, *(options.method or [name for name in methods(photos, options.anchors) if name != _MADE])]
-        for method in names:
-            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-                work = process.submit(measure, method, photos, options.dimension, options.anchors, options.seed)
-                results.append(work.result())
-            print(f"{method} {photos}", file=sys.stderr)
+        for method in [_MADE, *(options.method or METHODS)]:
+            how = (method, photos, options.dimension, options.anchors, options.seed, options.settings)
+            run = watched(measure, *how)
+            results.append(replace(run.value, others=run.others))
+            print(f"{method} {photos}: {run.value.seconds:.1f} s, {run.value.peak:.0f} MiB", file=sys.stderr)
     print(header(protocol))
-    print(
-        table(
-            ["method", "photos", "seconds", "peak MiB", "anchors", "right positives", "right negatives"],
-            [
-                [
-                    r.method,
-                    f"{r.photos:,}",
-                    f"{r.seconds:.1f}",
-                    f"{r.peak:.0f}",
-                    r.anchors,
-                    *(None if v is None else f"{100 * v:.1f} %" for v in (r.positives, r.negatives)),
-                ]
-                for r in results
-            ],
-        )
-    )
+    head = ["method", "photos", "seconds", "peak MiB", "anchors", "right positives", "right negatives", "others"]
+    rows = [
+        [
+            r.method,
+            f"{r.photos:,}",
+            f"{r.seconds:.1f}",
+            f"{r.peak:.0f}",
+            r.anchors,
+            *(None if v is None else f"{100 * v:.1f} %" for v in (r.positives, r.negatives)),
+            f"{100 * r.others:.0f} %",
+        ]
+        for r in results
+    ]
+    print(table(head, rows))
     write_json(options.out, protocol, [asdict(r) for r in results])
 
 

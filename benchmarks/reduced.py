@@ -13,6 +13,8 @@ from resight.images.read import read_image
 def reduce_set(source: Path, into: Path, side: int, quality: int) -> int:
     """Write the set's pictures, no side longer than ``side``, as JPEG under their own names; returns how many.
 
+    The copy's name says what it is: figures of small pictures are not the set's.
+
     Raises SystemExit for a set whose queries are boxes, which would no longer fit.
     """
     labelled = load_labelled(source)
@@ -27,6 +29,7 @@ def reduce_set(source: Path, into: Path, side: int, quality: int) -> int:
     truth = json.loads((source / "gt.json").read_text(encoding="utf-8"))
     entries = {path: entry for path, entry in truth.get("images", {}).items() if path in paths}
     truth["images"] = {path: {k: v for k, v in entry.items() if k != "size"} for path, entry in entries.items()}
+    truth["name"] = f"{labelled.name} at {side} px"
     (into / "gt.json").write_text(json.dumps(truth) + "\n", encoding="utf-8")
     return len(paths)
 

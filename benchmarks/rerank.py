@@ -1,7 +1,8 @@
 """What each re-ranking gains and takes: global alone, local alone, global → verified, and the methods of search/rerank.
 
 Most methods see one vector an image, and the last ones local features. Regional diffusion and patches need vectors of
-regions, and the Reranking Transformer and LightGlue weights that are not at hand: these are left out.
+regions, the Reranking Transformer a model that `resight train` makes and LightGlue published weights: these are left
+out, and are rows of accuracy.py by recipes with such a [[rerank]].
 """
 
 import argparse
@@ -221,7 +222,7 @@ def ask_global(labelled: LabelledSet, recipe: Recipe, folder: Path, workers: int
         descriptions=searcher.descriptions,
         codebook=snapshot.codebook,
         words=searcher.words,
-        max_side=recipe.image.max_side,
+        max_side=recipe.local_side,
         oriented=recipe.local is not None and recipe.local.oriented,
     )
     return Asked(ids, known, asked, answers, queries, source)

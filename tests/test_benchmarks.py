@@ -164,6 +164,26 @@ def test_the_busy_time_of_a_device_counts_what_overlaps_once(tmp_path):
             gpu.main(["--work", str(tmp_path)])
 
 
+def test_mining_says_how_right_what_it_found_is():
+    pytest.importorskip("torch")
+    import mining
+    from resight.learning.unlabelled.mined import Labelling
+    from resight.learning.unlabelled.pools import Pools
+
+    arc = np.array([0, 0, 0, 1, 1])
+    # Of clusters {0, 1, 3} and {2}: two of the six ordered pairs are of one arc; photo 4 is left out.
+    assert mining.quality(Labelling(np.array([0, 0, 1, 0, -1])), arc) == (4, pytest.approx(2 / 6), None)
+    pools = Pools(np.array([0, 3]), (np.array([1, 4]), np.array([4])), (np.array([2, 3]), np.array([0])))
+    assert mining.quality(pools, arc) == (2, pytest.approx(2 / 3), pytest.approx(2 / 3))
+    for method in ("geodesic", "dbscan"):
+        found = mining.measure(method, 400, 64, 100, 0, [])
+        assert found.anchors > 50 and found.positives > 0.95 and found.peak > 10 and found.seconds > 0
+    stage = mining.stage_of("mom", 400, 10, ["k=20"])
+    assert (stage.graph, stage.anchors, stage.k) == (20, 10, 20)
+    assert mining.stage_of("kmeans", 400, 10, []).clusters == 8
+    assert np.mean(mining.renumbered(500, np.random.default_rng(0)) == np.arange(500) // 5) > 0.6
+
+
 def test_what_runs_beside_a_benchmark_is_known():
     import time
 

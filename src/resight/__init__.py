@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resight.evaluation import evaluate as evaluate
     from resight.images import Image as Image
     from resight.images import read_image as read_image
+    from resight.learning.procedural.run import train_procedural as train_procedural
     from resight.learning.run import train as train
     from resight.learning.unlabelled.run import train_unlabelled as train_unlabelled
     from resight.recipes import Recipe as Recipe
@@ -45,6 +46,7 @@ _HOMES = {
     "load_recipe": "resight.recipes",
     "read_image": "resight.images",
     "train": "resight.learning.run",
+    "train_procedural": "resight.learning.procedural.run",
     "train_unlabelled": "resight.learning.unlabelled.run",
 }
 __all__ = sorted(_HOMES)  # the one list of what is public

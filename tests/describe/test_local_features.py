@@ -1,6 +1,7 @@
 """Local features of networks in a recipe, from fit to search, on small networks with random weights."""
 
 import importlib.util
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,12 +63,13 @@ def aliked(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", TABLES)
-def test_features_of_a_layer_are_fitted_indexed_and_found(kind, tmp_path, photos, network):
+def test_features_of_a_layer_are_fitted_indexed_and_found(kind, tmp_path, photos, network, monkeypatch):
     (tmp_path / "mine.toml").write_text(tomli_w.dumps(recipe_with(TABLES[kind])))
     with pytest.raises(RecipeError, match="not fitted yet: run `resight fit`"):
         table = TABLES[kind] | {"weights": str(network)}
         load_local(Recipe.model_validate(recipe_with(table)).local, "mine").extract(read_image(photos / "coffee-1.png"))
-    fitted = fit_recipe(tmp_path / "mine.toml", [photos], weights=None, local_weights=network, into=tmp_path / "fitted")
+    monkeypatch.chdir(tmp_path)
+    fitted = fit_recipe("mine.toml", [photos], weights=None, local_weights=network, into=Path("fitted"))
     found_and_kept(load_recipe(fitted), photos, tmp_path, 16)
     moved = (tmp_path / "fitted").rename(tmp_path / "moved")
     assert Describer(load_recipe(moved)).fingerprint
@@ -186,3 +188,16 @@ def test_a_pinned_revision_is_what_is_downloaded_and_a_file_takes_its_place(monk
     into.mkdir()
     placed = place_local(stage, tmp_path / "w.pth", into, "how")
     assert placed.weights and not placed.revision
+
+
+def test_sizes_tell_the_scale_whatever_the_pictures_size(photos, network):
+    """As a Reranking Transformer reads them: by ``local_side``, which is the network's where the picture is larger."""
+    local = TABLES["delf"] | {"weights": str(network), "max_side": 128, "scales": [0.5, 1.0], "reduce": "none"}
+    recipe = Recipe.model_validate(recipe_with(local | {"dimensions": 128}))
+    small = read_image(photos / "coffee-1.png", max_side=128).pixels
+    large = read_image(photos / "coffee-1.png", max_side=300).pixels
+    assert max(large.shape) > recipe.local_side == 128
+    found = [Describer(recipe).describe(pixels) for pixels in (small, large)]
+    at_1 = [np.unique(np.round(d.local.size * min(1, recipe.local_side / max(d.size)))) for d in found]
+    np.testing.assert_allclose(at_1[0], at_1[1], rtol=0.02)
+    np.testing.assert_allclose(at_1[0][1:] / at_1[0][:-1], [2.0], rtol=0.02)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import platform
 import re
 import shutil
 
@@ -18,8 +19,8 @@ from small_recipes import labelled_copy, small_stage  # noqa: E402
 from resight.cli.main import app  # noqa: E402
 from resight.errors import RecipeError, ResightError  # noqa: E402
 from resight.evaluation import evaluate, load_labelled  # noqa: E402
-from resight.evaluation.check_recipes import check_recipes, part_of  # noqa: E402
-from resight.evaluation.leaderboard import run_leaderboard  # noqa: E402
+from resight.evaluation.check_recipes import OutOfTime, check_recipes, part_of, within  # noqa: E402
+from resight.evaluation.leaderboard_run import run_leaderboard  # noqa: E402
 from resight.evaluation.made_ready import Kit, find_weights, make_ready, with_weights_from  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
@@ -73,6 +74,15 @@ def test_a_recipe_is_made_ready_and_says_what_it_learned_from(views, no_weights)
     assert mac.failure == f"{no_weights} has no weights of vgg16: put vgg16.safetensors, .npz or .pth there"
 
 
+def test_our_own_networks_weights_may_stay_those_that_come_with_it(tmp_path):
+    plain = load_recipe("compact")
+    assert with_weights_from(plain, tmp_path) == plain
+    (tmp_path / "compact.safetensors").touch()
+    given = with_weights_from(plain, tmp_path)
+    assert given.global_.weights == given.local.weights == str(tmp_path / "compact.safetensors")
+    assert with_weights_from(load_recipe("compact-asmk"), tmp_path).local.weights == given.local.weights
+
+
 def test_weights_are_found_by_the_networks_names(tmp_path):
     torch.manual_seed(0)
     safetensors.torch.save_file(create_network("resnet10t").state_dict(), tmp_path / "vgg16.safetensors")
@@ -89,7 +99,11 @@ def test_weights_are_found_by_the_networks_names(tmp_path):
         RecipeError, match=r"has weights of vgg16 more than once: keep one of vgg16\.safetensors, vgg16"
     ):
         find_weights(tmp_path, "vgg16")
-    for name, said in (("hardtfeat-asmk", "no folder hardtfeat"), ("aliked-asmk", "no weights of aliked-n16rot")):
+    for name, said in (
+        ("hardtfeat-asmk", "no folder hardtfeat with HardTFeat.pth, AffNet.pth and OriNet.pth"),
+        ("doap", "no folder doap with DOAP.mat, AffNet.pth and OriNet.pth"),
+        ("aliked-asmk", "no weights of aliked-n16rot"),
+    ):
         with pytest.raises(RecipeError, match=said):
             with_weights_from(load_recipe(name), tmp_path)
 
@@ -139,9 +153,9 @@ def test_check_prints_a_row_for_each_and_exits_with_1_if_one_failed(views, small
     assert run("recipes", "check", small, "--set", views, "--part", "2").exit_code == 2
 
 
-def board(into, views, *recipes, **kit):
+def board(into, views, *recipes, limit=None, **kit):
     sets = [load_labelled(views)]
-    return run_leaderboard(sets, list(map(str, recipes)), Kit((str(views),), **kit), into, workers=1)
+    return run_leaderboard(sets, list(map(str, recipes)), Kit((str(views),), **kit), into, limit=limit, workers=1)
 
 
 def test_a_leaderboard_goes_on_where_it_was_left(views, small, tmp_path):
@@ -164,12 +178,29 @@ def test_a_leaderboard_goes_on_where_it_was_left(views, small, tmp_path):
     assert same[0] == same[1]  # the changed one computes what the other does
 
 
+def test_what_takes_too_long_is_given_up_and_tried_again_with_more_time_only(views, small, tmp_path):
+    late = board(tmp_path / "out", views, small, "rootsift-bow", limit=0)
+    assert {c.checked.recipe: c.limit for c in late.cells} == {"small": 0, "rootsift-bow": 0}
+    assert all(c.checked.failure.startswith("not done in 0 s: it was ") for c in late.cells)
+    assert late.table().startswith("## Not measured") and "| rootsift-bow | all |" in late.table()
+    assert board(tmp_path / "out", views, small, "rootsift-bow", limit=0) == late  # their seconds too
+    soon = board(tmp_path / "out", views, small, limit=100)
+    first = soon.cells[0]
+    assert (first.checked.recipe, first.checked.failure, first.limit) == ("small", "", None)
+    assert first.checked.queries == 12 and "\n\n12 queries, 12 images indexed\n\n" in soon.table()
+    assert late.cells[0] in soon.cells or late.cells[1] in soon.cells
+    with pytest.raises(OutOfTime, match="not done in 0 s: it was searching"):
+        within(0, lambda *_: None)("searching", 1, 2)
+
+
 def test_what_failed_is_tried_again_and_what_is_in_the_way_refused(views, small, no_weights, tmp_path):
     out = tmp_path / "out"
     failed = board(out, views, "mac", small, weights_from=no_weights)
     assert [c.checked.recipe for c in failed.cells] == ["small", "mac"]
     assert "no weights of vgg16" in failed.cells[1].checked.failure
-    assert "## views: not measured\n\n| recipe | why |" in failed.table()
+    assert "## Not measured\n\n| why | recipes | sets |\n| --- | --- | --- |\n| no-weights" in failed.table()
+    assert failed.table().splitlines()[-1].endswith("put vgg16.safetensors, .npz or .pth there | mac | all |")
+    assert str(no_weights.parent) not in failed.page()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     again = board(out, views, "mac", weights_from=elsewhere)
@@ -187,7 +218,20 @@ def test_the_files_hold_the_figures_and_the_survey_s(views, small, tmp_path):
     truth = json.loads((folder / "gt.json").read_text())
     (folder / "gt.json").write_text(json.dumps({**truth, "name": "oxford5k"}))
     recipe = shutil.copytree(small, tmp_path / "sfm-cnn")
-    result = run("leaderboard", folder, "--recipe", recipe, "--into", tmp_path / "out", "--queries", 5)
+    result = run(
+        "leaderboard",
+        folder,
+        "--recipe",
+        recipe,
+        "--into",
+        tmp_path / "out",
+        "--queries",
+        5,
+        "--page",
+        tmp_path / "page.md",
+        "--note",
+        "Twelve pictures.",
+    )
     assert result.exit_code == 0, result.stderr
     report = json.loads((tmp_path / "out/results.json").read_text())
     (cell,) = report["cells"]
@@ -199,7 +243,9 @@ def test_the_files_hold_the_figures_and_the_survey_s(views, small, tmp_path):
     line = next(line for line in result.stdout.splitlines() if line.startswith("| sfm-cnn"))
     cells = [part.strip() for part in line.strip("|").split("|")]
     assert cells[1] == f"{score:.1f}" and cells[5] == "77.0" and cells[6] == "not known"
-    assert line in (tmp_path / "out/leaderboard.md").read_text()
+    text = (tmp_path / "out/leaderboard.md").read_text()
+    assert line in text and text == (tmp_path / "page.md").read_text().replace(" Twelve pictures.\n", "\n")
+    assert f"Measured on {platform.system()}" in text and f"python {platform.python_version()}" in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"leaderboard.md", "results.csv", "results.json"}
 
 

@@ -59,6 +59,7 @@ SIBLINGS = {
     },
     "faemb": TINY | {"embedding": {"kind": "faemb", "mask": "max", "reduce": 6, "anchors": 4}},
     "fv-cnn": TINY | {"embedding": {"kind": "fisher", "components": 4, "reduce": 8}},
+    "gan-retrieval": TINY,
     "gem": TINY | {"scales": [1.0, 0.7071]},
     "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
     "gem-sfm": TINY | {"scales": [1.0, 0.7071]},
@@ -114,7 +115,7 @@ HASHING = {
 }
 
 # Of those that re-rank and describe in their own way; others do as gem-densenet169.
-RERANKING = {"cnn-aug-ss": TINY, "faster-rcnn": TINY}
+RERANKING = {"cnn-aug-ss": TINY, "compact": {"max_side": 128}, "faster-rcnn": TINY}
 
 
 def labelled_copy(photos: Path, folder: Path) -> Path:

@@ -30,13 +30,19 @@ def learning(monkeypatch):
     return learning
 
 
-@pytest.mark.slow
-def test_figures_are_of_held_out_objects_before_and_after(learning, tmp_path, weights_of, pictures, save, monkeypatch):
-    objects = tmp_path / "objects"
+@pytest.fixture
+def objects(tmp_path, pictures, save):
+    """Six objects of three photos each."""
+    folder = tmp_path / "objects"
     for name in ("astronaut", "chelsea", "coffee", "rocket", "brick", "moon"):
         for number, corner in enumerate((0, 60, 120)):  # parts that share little, so that not all are found
             part = pictures[name][corner : corner + 90 : 2, corner : corner + 90 : 2]
-            save(objects / name / f"{number}.png", np.ascontiguousarray(part))
+            save(folder / name / f"{number}.png", np.ascontiguousarray(part))
+    return folder
+
+
+@pytest.fixture
+def recipe(tmp_path, weights_of):
     stage = {
         "network": NETWORK,
         "max_side": 64,
@@ -45,14 +51,20 @@ def test_figures_are_of_held_out_objects_before_and_after(learning, tmp_path, we
         "weights": str(weights_of(NETWORK)),
     }
     table = {"name": "tiny", "title": "tiny", "source": "test", "filter": "global", "global": stage}
-    recipe, out = tmp_path / "tiny.toml", tmp_path / "out.json"
-    recipe.write_text(tomli_w.dumps(table), encoding="utf-8")
+    file = tmp_path / "tiny.toml"
+    file.write_text(tomli_w.dumps(table), encoding="utf-8")
+    return file
+
+
+@pytest.mark.slow
+def test_figures_are_of_held_out_objects_before_and_after(learning, objects, recipe, tmp_path, monkeypatch):
+    out = tmp_path / "out.json"
     given = [f"--setting={setting}" for setting in SETTINGS]
     wanted = ["--set", str(objects), "--recipe", str(recipe), "--loss", "siamese", "--loss", "smooth-ap"]
     monkeypatch.setattr(sys, "argv", ["learning.py", *wanted, "--seeds", "0", "1", "--out", str(out), *given])
-    learning.main()
+    learning.study(None, "--loss", learning.LOSSES, learning.trained, "Learned from")
     results = json.loads(out.read_text())["results"]
-    assert [(r["asked"]["loss"], r["asked"]["seed"]) for r in results] == [
+    assert [(r["asked"]["method"], r["asked"]["seed"]) for r in results] == [
         (loss, seed) for loss in ("siamese", "smooth-ap") for seed in (0, 1)
     ]
     _, held_out = split_by_object(load_labelled(objects), 0.5, 0)
@@ -65,3 +77,35 @@ def test_figures_are_of_held_out_objects_before_and_after(learning, tmp_path, we
         assert (result["photos"], result["classes"], result["queries"]) == (9, 3, 9)
         assert result["before"] == pytest.approx(untrained)
     assert any(result["after"] != result["before"] for result in results)
+
+
+def test_photos_without_labels_are_those_that_labels_are_known_of(learning, objects, recipe, capsys):
+    import unlabelled
+
+    def asked(method):
+        return learning.Asked(objects, method, 0, str(recipe), SETTINGS)
+
+    told, untold = learning.trained(asked("siamese")), unlabelled.trained(asked("knn-mean unlabelled.k=2"))
+    assert untold.before == told.before and untold.after != untold.before
+    assert (untold.photos, untold.classes, untold.queries) == (told.photos, told.classes, told.queries) == (9, 3, 9)
+    assert unlabelled.trained(asked("dbscan unlabelled.distance=0.001")) is None
+    assert "dbscan unlabelled.distance=0.001 seed 0: there are 0 dense regions" in capsys.readouterr().out
+    rows = learning.rows_of([told, untold], [objects], ["siamese", "dbscan"])
+    assert [row[0] for row in rows] == ["before", "siamese", "dbscan"] and rows[2][1] is None
+    assert rows[1][1] == f"{100 * told.after:.1f}"
+
+
+def test_what_is_frozen_looks_at_each_picture_once(learning, recipe):
+    global_ = load_recipe(recipe).global_
+    assert global_ is not None
+    model = make_model(global_, weights=None, learns=Learns(layers="head", projection=8), recipe_name="tiny", seed=0)
+    rng = np.random.default_rng(0)
+    images = torch.from_numpy(rng.integers(0, 256, (5, 3, 64, 64), np.uint8))
+    own, looked = model.prefix, []
+    expected = own(images)
+    model.prefix = lambda given: looked.append(len(given)) or own(given)
+    learning.remember(model)
+    torch.testing.assert_close(model.prefix(images[:3]), expected[:3])
+    torch.testing.assert_close(model.prefix(images[[4, 2, 0]]), expected[[4, 2, 0]])
+    torch.testing.assert_close(model(images), model.suffix(expected))
+    assert looked == [3, 1, 1]

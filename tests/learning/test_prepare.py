@@ -35,6 +35,11 @@ def test_one_network_of_a_vector_and_local_features_gets_it_in_both(name, files)
     assert named(recipe.global_) == named(recipe.local) == (str(files[0]), "", "")
 
 
+def test_our_own_network_gets_it_in_both(files):
+    recipe = with_weights(load_recipe("compact"), files[0])
+    assert recipe.global_.weights == recipe.local.weights == str(files[0])
+
+
 def test_each_branch_gets_it(files):
     recipe = with_weights(load_recipe("dolg"), files[0])
     assert [branch.weights for branch in recipe.global_.branches] == [str(files[0])] * 2

@@ -13,7 +13,8 @@ F = torch.nn.functional
 from resight.errors import RecipeError  # noqa: E402
 from resight.geometry.homography import project  # noqa: E402
 from resight.images.image import Image  # noqa: E402
-from resight.local.aliked import Aliked, AlikedNetwork, soft_peaks  # noqa: E402
+from resight.local.aliked import Aliked, AlikedNetwork  # noqa: E402
+from resight.local.peaks import soft_peaks  # noqa: E402
 from resight.networks.deform_conv import deform_conv2d  # noqa: E402
 
 DATA = Path(os.environ.get("RESIGHT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared/data"))

@@ -7,24 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
+from shapes import disc
 
 from resight.images.image import Image
-from resight.local.dsm import ChannelFeatures, channel_features, match_channels, stable_regions
+from resight.local.dsm import ChannelFeatures, channel_features, match_channels
 from resight.local.features import LocalFeatures
 from resight.local.maps import Cells, FeatureMap
 
 DATA = Path(os.environ.get("RESIGHT_TEST_DATA", Path(__file__).resolve().parents[3] / "shared/data"))
 DENSENET = DATA / "weights/densenet169_imagenet/densenet169_notop_fp16.npz"
-
-
-def disc(shape, centre, radii, angle=0.0):
-    """h×w bool: an ellipse about (x, y) with semi-axes along and across a direction in radians."""
-    y, x = np.mgrid[: shape[0], : shape[1]]
-    dx, dy = x - centre[0], y - centre[1]
-    along, across = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
-    return (along / radii[0]) ** 2 + (across / radii[1]) ** 2 <= 1
 
 
 def seen(values, cells=None, size=None):
@@ -60,46 +52,6 @@ def test_a_row_of_cells_is_an_ellipse_too():
     features = channel_features([seen(values)], upsample=1)
     np.testing.assert_allclose(features.shape[0], 16 * np.diag([9, 1]) / np.sqrt(3), rtol=1e-5)
     np.testing.assert_allclose(features.xy[0], [16 * 8 + 7.5, 16 * 8 + 7.5])
-
-
-@given(st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=25)
-def test_regions_are_bright_stable_and_diverse(seed):
-    """By the definition, with scipy's connected components."""
-    rng = np.random.default_rng(seed)
-    picture = np.zeros((24, 30))
-    for _ in range(4):
-        centre, radii = rng.uniform(4, 20, 2), rng.uniform(2, 8, 2)
-        picture = np.maximum(picture, rng.uniform(40, 250) * disc((24, 30), centre, radii, rng.uniform(0, 3)))
-    picture = (picture + rng.uniform(0, 8, picture.shape)).astype(np.uint8)
-    delta = 12
-    regions = stable_regions(picture, delta)
-    variations, masks = [], []
-    for region in regions:
-        inside = np.zeros(picture.shape, bool)
-        inside[region[:, 1], region[:, 0]] = True
-        level = int(picture[inside].min())
-        lower = label(picture >= level - delta)[0]
-        higher = label(picture >= level)[0]
-        assert np.array_equal(higher == higher[inside][0], inside)  # extremal: all that is above its level
-        variations.append((lower == lower[inside][0]).sum() / inside.sum() - 1)
-        masks.append(inside)
-    assert variations == sorted(variations) and all(v <= 0.5 for v in variations)
-    for a in range(len(masks)):
-        for b in range(a):
-            small, large = sorted((int(masks[a].sum()), int(masks[b].sum())))
-            assert not (masks[a] & masks[b]).any() or large - small >= 0.7 * large
-
-
-def test_the_most_stable_of_nested_regions_is_taken():
-    picture = np.zeros((40, 40), np.uint8)
-    picture[disc((40, 40), (20, 20), (12, 12))] = 60
-    picture[disc((40, 40), (20, 20), (10, 10))] = 70  # within Δ of the one around it, and much alike
-    picture[disc((40, 40), (20, 20), (3, 3))] = 200  # within it, and much smaller
-    assert sorted(len(region) for region in stable_regions(picture, 12)) == [
-        disc((40, 40), (20, 20), (3, 3)).sum(),
-        disc((40, 40), (20, 20), (12, 12)).sum(),
-    ]
 
 
 def test_cluttered_channels_are_left_out_and_the_best_are_kept():

@@ -9,7 +9,7 @@ from resight.cli import output
 from resight.cli.options import Quiet, Workers
 from resight.cli.progress import Reporter
 from resight.cli.recipes import Sample, Seed, WeightsFrom
-from resight.errors import RecipeError
+from resight.errors import RecipeError, ResightError
 
 if TYPE_CHECKING:
     from resight.evaluation.labelled import LabelledSet
@@ -38,6 +38,16 @@ def leaderboard(
     ] = None,
     weights_from: WeightsFrom = None,
     queries: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of each set's queries.")] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Give up after so long: on making a recipe ready, and on each set."
+        ),
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--page", metavar="FILE", help="Also write leaderboard.md to this file.")
+    ] = None,
+    note: Annotated[str, typer.Option("--note", metavar="TEXT", help="Say this too at the head of --page.")] = "",
     sample: Sample = 5000,
     seed: Seed = 0,
     workers: Workers = None,
@@ -45,13 +55,17 @@ def leaderboard(
 ) -> None:
     """Measure every recipe on every set: mAP, P@1, milliseconds a query, bytes an image.
 
-    What FOLDER has of an earlier call is not measured again unless something that decides it has changed.
+    What FOLDER has of an earlier call is not measured again unless something that decides it has changed. Recipes that
+    cannot run are in the table too, with the reason.
     """
     from resight.evaluation import sample as sampled
-    from resight.evaluation.leaderboard import run_leaderboard
+    from resight.evaluation.exchange import check_folder
+    from resight.evaluation.leaderboard_run import run_leaderboard
     from resight.evaluation.made_ready import Kit, is_ready
     from resight.recipes import recipe_names
 
+    if page is not None:
+        check_folder(page)
     names = recipe or list(recipe_names())
     plain = [name for name in names if not is_ready(name)]
     if plain and not fit_on:
@@ -64,7 +78,12 @@ def leaderboard(
     if queries is not None:
         chosen = [sampled(each, queries, seed) for each in chosen]
     with Reporter(quiet) as reporter:
-        board = run_leaderboard(chosen, names, kit, into, workers=workers, report=reporter.report)
+        board = run_leaderboard(chosen, names, kit, into, limit=limit, workers=workers, report=reporter.report)
+    if page is not None:
+        try:
+            page.write_text(board.page(note), encoding="utf-8")
+        except OSError as error:
+            raise ResightError(f"cannot write {page}: {error.strerror}; name a file in a writable folder") from error
     output.line(board.table())
 
 

@@ -27,6 +27,7 @@ from resight.cli import (
     networks,
     output,
     recipes,
+    recognise,
     rerank,
     results_exchange,
     search,
@@ -85,6 +86,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("leaderboard")(leaderboard.leaderboard)
 app.command("compare")(compare.compare)
 app.command("score")(results_exchange.score)
+app.command("recognise")(recognise.recognise)
 app.command("rankings")(results_exchange.rankings)
 app.command("learn-fusion")(evaluate.learn_fusion)
 app.command("learn-whitening")(evaluate.learn_whitening)

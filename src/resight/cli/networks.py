@@ -1,5 +1,6 @@
 """Networks: list those that a recipe can name, or show one's layers."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -58,7 +59,8 @@ def show(
 def network_facts(name: str) -> dict[str, Any]:
     """What ``resight networks show`` tells, as JSON-able values.
 
-    parameters: their number, without timm's classifier. weights: where they are downloaded from, or None.
+    parameters: their number, without timm's classifier. weights: where they are downloaded from, or the file that
+        comes with resight, or None.
     multiple, least: of the sides of pictures, in pixels, for the layer ``features``.
     Raises RecipeError where there is no such network or it takes pictures of one size only.
     """
@@ -66,14 +68,25 @@ def network_facts(name: str) -> dict[str, Any]:
 
     sketch = Sketch(name)
     config: Any = sketch.network.pretrained_cfg
-    hub_id = config.get("hf_hub_id")
     return {
         "name": name,
         "parameters": sum(parameter.numel() for parameter in sketch.network.parameters()),
-        "weights": f"https://huggingface.co/{hub_id}" if hub_id else config.get("url") or None,
+        "weights": _weights(sketch.network, config),
         "mean": list(config["mean"]),
         "std": list(config["std"]),
         "multiple": sketch.multiple,
         "least": sketch.least(["features"]),
         "layers": [asdict(layer) for layer in sketch.layers()],
     }
+
+
+def _weights(network: object, config: Mapping[str, Any]) -> str | None:
+    from resight.networks.compact import Compact, compact_weights
+
+    if isinstance(network, Compact):
+        try:
+            return str(compact_weights())
+        except RecipeError:
+            return None
+    hub_id = config.get("hf_hub_id")
+    return f"https://huggingface.co/{hub_id}" if hub_id else config.get("url") or None

@@ -73,6 +73,8 @@ def rankings(
     from resight.evaluation.rank import rank
 
     chosen = exchange.format_of(into, form)
+    for file in (into, *([] if qrels is None else [qrels])):
+        exchange.check_folder(file)
     asked = evaluation.load_labelled(labelled)
     if chosen != "ranks":
         exchange.query_names(asked)  # before the hours of work, not after them

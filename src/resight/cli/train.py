@@ -1,9 +1,10 @@
 """The verb that learns from labels: train."""
 
 import json as json_module
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from resight.cli import output
 from resight.cli.options import Json, Quiet, Weights, Workers
 from resight.cli.progress import Reporter
 from resight.errors import QueryError, RecipeError
+
+if TYPE_CHECKING:
+    from resight.learning.optimisation import Optimisation
 
 
 def _list_settings(wanted: bool) -> None:
@@ -42,8 +46,11 @@ def _lacking(error: ModuleNotFoundError) -> RecipeError:
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Name, TOML file or folder of the recipe.")],
     into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where the trained recipe is written.")],
+    recipe: Annotated[
+        str | None,
+        typer.Argument(metavar="[RECIPE]", help="Name, TOML file or folder of the recipe; none with --procedural."),
+    ] = None,
     labelled: Annotated[
         Path | None,
         typer.Argument(metavar="SET", help="A folder with gt.json, or with one sub-folder an object."),
@@ -56,6 +63,16 @@ def train(
     ] = None,
     mine: Annotated[
         str | None, typer.Option("--mine", metavar="KIND", help="How, for --unlabelled: mom, kmeans, verified, …")
+    ] = None,
+    procedural: Annotated[
+        bool,
+        typer.Option("--procedural", help="Learn recipe compact from nothing but pictures that resight renders."),
+    ] = False,
+    teacher: Annotated[
+        Path | None,
+        typer.Option(
+            "--teacher", metavar="FILE", help="With --procedural: weights of a network to learn from as well."
+        ),
     ] = None,
     weights: Weights = None,
     validate: Annotated[
@@ -110,29 +127,33 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train a recipe's network on a labelled set, or --unlabelled photos; write a recipe that has it.
+    """Train a network on a labelled set, --unlabelled photos or --procedural pictures; write a recipe that has it.
 
     The result is a folder to name with --recipe. With --validate or --hold-out, the weights that do best on
     objects not learned from are kept, and mAP on those is printed before and after.
     Ctrl-C leaves a checkpoint for --resume.
     """
     try:
+        from resight.learning.procedural.run import train_procedural
+        from resight.learning.procedural.training import ProceduralTraining, load_procedural_settings
         from resight.learning.run import FACTS
         from resight.learning.run import train as run
-        from resight.learning.settings import load_settings
+        from resight.learning.settings import Training, load_settings
         from resight.learning.unlabelled.run import train_unlabelled
         from resight.learning.unlabelled.settings import UnlabelledTraining, load_unlabelled_settings
     except ModuleNotFoundError as error:
         raise _lacking(error) from error
-    if validate is not None and hold_out is not None:
-        raise QueryError("--validate and --hold-out both say what to validate on: give one of them")
-    if (labelled is None) == (not unlabelled):
-        raise QueryError("what is learned from is a labelled SET, or photos by --unlabelled: give one of them")
-    if unlabelled and hold_out is not None:
-        raise QueryError("--hold-out is a share of labelled objects: with --unlabelled give --validate SET")
-    if mine is not None and not unlabelled:
-        raise QueryError("--mine says how photos without labels are mined: give them by --unlabelled")
-    load = partial(load_unlabelled_settings, mining=mine) if unlabelled else load_settings
+    if procedural:
+        _check_alone(recipe=recipe, unlabelled=unlabelled, hold_out=hold_out, mine=mine, weights=weights)
+    elif teacher is not None:
+        raise QueryError("--teacher is of --procedural")
+    else:
+        _check_learned_from(recipe, labelled, unlabelled, validate, hold_out, mine)
+    load: Callable[..., Optimisation] = load_settings
+    if procedural:
+        load = load_procedural_settings
+    elif unlabelled:
+        load = partial(load_unlabelled_settings, mining=mine)
     chosen = load(
         settings,
         changes or (),
@@ -147,19 +168,28 @@ def train(
         accelerator=accelerator,
         precision=precision,
     )
-    how: dict[str, Any] = {"into": into, "weights": weights, "resume": resume, "workers": workers}
+    how: dict[str, Any] = {"into": into, "resume": resume, "workers": workers}
     with Reporter(quiet) as reporter:
         how["progress"] = reporter.report
-        if unlabelled and isinstance(chosen, UnlabelledTraining):
-            written = train_unlabelled(recipe, unlabelled, settings=chosen, validate=validate, **how)
-        elif labelled is not None:
+        if isinstance(chosen, ProceduralTraining):
+            written = train_procedural(settings=chosen, teacher=teacher, validate=validate, **how)
+        elif unlabelled and isinstance(chosen, UnlabelledTraining):
+            written = train_unlabelled(
+                str(recipe), unlabelled, settings=chosen, validate=validate, weights=weights, **how
+            )
+        elif labelled is not None and isinstance(chosen, Training):
             given = validate if hold_out is None else hold_out
-            written = run(recipe, labelled, settings=chosen, validate=given, **how)
+            written = run(str(recipe), labelled, settings=chosen, validate=given, weights=weights, **how)
     facts = json_module.loads((written / FACTS).read_text(encoding="utf-8"))
     if json:
         output.line(output.as_json({"into": str(written), **facts}))
         return
     before, after = facts["before"], facts["after"]
+    if after is None and procedural:
+        best = facts["phases"]["procedural"]["best"]
+        said = "nothing was held out" if best is None else f"matching and recall of rendered pairs held out {best:.3f}"
+        output.line(f"{said}; of photographs nothing is known, which --validate SET measures: {written}")
+        return
     if after is None:
         output.line(f"nothing was held out, so how well it does is not known: {written}")
         return
@@ -168,6 +198,38 @@ def train(
         output.note(f"why nothing is known of it before: {before['none']}")
     if _value(before) is not None and (_value(after) or 0.0) < (_value(before) or 0.0):
         output.note("training made it worse: try a lower --rate, or fewer layers (--set learns.layers=layer4)")
+
+
+def _check_learned_from(
+    recipe: str | None,
+    labelled: Path | None,
+    unlabelled: Sequence[Path] | None,
+    validate: Path | None,
+    hold_out: float | None,
+    mine: str | None,
+) -> None:
+    """QueryError unless a recipe is to learn from either labelled photos or others."""
+    if recipe is None:
+        raise QueryError("name the RECIPE that is trained, or say --procedural")
+    if validate is not None and hold_out is not None:
+        raise QueryError("--validate and --hold-out both say what to validate on: give one of them")
+    if (labelled is None) == (not unlabelled):
+        raise QueryError(
+            "what is learned from is a labelled SET, photos by --unlabelled, or --procedural: give one of them"
+        )
+    if unlabelled and hold_out is not None:
+        raise QueryError("--hold-out is a share of labelled objects: with --unlabelled give --validate SET")
+    if mine is not None and not unlabelled:
+        raise QueryError("--mine says how photos without labels are mined: give them by --unlabelled")
+
+
+def _check_alone(**others: object) -> None:
+    """QueryError where --procedural comes with what it does without."""
+    for name, value in others.items():
+        if value is not None and value != []:
+            what = "RECIPE or SET" if name == "recipe" else f"--{name.replace('_', '-')}"
+            more = " (or RESIGHT_WEIGHTS): weights to begin with are --set initial=FILE" if name == "weights" else ""
+            raise QueryError(f"--procedural trains recipe compact on rendered pictures: leave out {what}{more}")
 
 
 def _value(figures: dict[str, Any]) -> float | None:

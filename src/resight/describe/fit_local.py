@@ -45,7 +45,7 @@ def learn_reduction(stage: LocalStage, images: "Iterable[Image]", into: Path, fi
     features = load_network_features(stage)
     if features.detector.reduce == "none":
         return stage
-    file = into / "local-reduction.safetensors"
+    file = into.absolute() / "local-reduction.safetensors"
     features.fit(images, fitted_on=fitted_on).save(file)
     return stage.model_copy(update={"reduction": str(file)})
 

@@ -15,7 +15,9 @@ from resight.local.rootsift import rootsift
 from resight.recipes.local_stages import (
     AlikedFeatures,
     ChannelStage,
+    CompactFeatures,
     DelfFeatures,
+    DoapFeatures,
     HowFeatures,
     LayerStage,
     LocalStage,
@@ -105,24 +107,35 @@ class _Strongest(Protocol):
 
 
 class _Patches:
-    """ALIKED, or a detector of regions and the networks for their patches."""
+    """ALIKED, our own network, or a detector of regions and the networks for their patches."""
 
-    def __init__(self, stage: AlikedFeatures | PatchFeatures, recipe: str) -> None:
-        if not stage.weights:
+    def __init__(self, stage: AlikedFeatures | CompactFeatures | PatchFeatures | DoapFeatures, recipe: str) -> None:
+        if not stage.weights and not isinstance(stage, CompactFeatures):
             raise RecipeError(
                 f"recipe {recipe} has no weights for its local features: give them to `resight fit {recipe} PHOTOS "
                 "--local-weights FILE --into FOLDER`, or as `weights` of [local]"
             )
+        from resight.networks.compact import compact_weights
         from resight.networks.weights import check_sha256
 
-        path = Path(stage.weights)
+        path = Path(stage.weights) if stage.weights else compact_weights()
         self.fingerprint = weights_sha256(path)
-        check_sha256(self.fingerprint, stage.weights_sha256, stage.weights)
+        check_sha256(self.fingerprint, stage.weights_sha256, str(path))
         self._stage = stage
         if isinstance(stage, AlikedFeatures):
             from resight.local.aliked import Aliked
 
             self._features: _Strongest = Aliked(path, stage.model, threshold=stage.threshold)
+        elif isinstance(stage, CompactFeatures):
+            from resight.local.compact import CompactKeypoints
+
+            self._features = CompactKeypoints(path, scales=stage.scales, threshold=stage.threshold)
+        elif isinstance(stage, DoapFeatures):
+            from resight.local import doap
+
+            self._features = doap.DoapFeatures(
+                path, dimension=stage.dimensions, binary=stage.binary, threshold=stage.threshold
+            )
         else:
             from resight.local.patch_network import HardTFeat
 

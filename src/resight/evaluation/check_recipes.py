@@ -1,6 +1,7 @@
 """Whether recipes work: each made ready, its collection indexed, its queries asked and judged, on a labelled set."""
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ class Checked:
 
     mean_average_precision, precision_at_1: fractions. milliseconds: median a query, of describing it, where it is not
         in the database, and searching. bytes_per_image: of the collection on disk. images: indexed.
+    queries: asked, with and without an answer.
     fitted_share: of the set's photos, learned from; None where that is not known.
     failure: why there are no figures; "" where there are.
     """
@@ -33,8 +35,13 @@ class Checked:
     milliseconds: float | None = None
     bytes_per_image: float | None = None
     images: int = 0
+    queries: int = 0
     fitted_share: float | None = None
     failure: str = ""
+
+
+class OutOfTime(ResightError):
+    """A time limit was passed."""
 
 
 def check_recipes(
@@ -86,8 +93,26 @@ def measure(
         milliseconds=found.costs.total.p50,
         bytes_per_image=found.costs.bytes_on_disk / images if images else None,
         images=images,
+        queries=found.protocol.queries,
         fitted_share=max(found.protocol.fitted_share.values(), default=None),
     )
+
+
+def within(seconds: float | None, report: Report) -> Report:
+    """``report`` that raises OutOfTime when it is called more than so many seconds after now; None for never.
+
+    So what takes too long ends where it next tells of its progress, and leaves its files whole.
+    """
+    if seconds is None:
+        return report
+    end = time.monotonic() + seconds
+
+    def limited(phase: str, done: int, total: int | None) -> None:
+        if time.monotonic() > end:
+            raise OutOfTime(f"not done in {seconds:g} s: it was {phase}")
+        report(phase, done, total)
+
+    return limited
 
 
 def part_of(names: Sequence[str], part: str) -> tuple[str, ...]:

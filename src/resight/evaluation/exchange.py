@@ -60,6 +60,12 @@ def format_of(file: Path, given: str | None = None) -> Format:
     raise ResightError(f"no form of rankings is called {given!r}; choose {', '.join(FORMATS)}")
 
 
+def check_folder(file: Path) -> None:
+    """Raises ResightError where the folder that a file is to be written into is not there: before hours of work."""
+    if not file.absolute().parent.is_dir():
+        raise ResightError(f"cannot write {file}: there is no folder {file.parent}; make it, or name another")
+
+
 def read_rankings(file: str | Path, labelled: LabelledSet, form: str | None = None) -> Rankings:
     """Somebody's rankings for a set.
 

@@ -15,12 +15,20 @@ import tomli_w
 from resight.errors import RecipeError
 from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.objects import objects
-from resight.recipes.local_stages import AlikedFeatures, LayerStage, LocalStage, PatchFeatures
+from resight.recipes.local_stages import (
+    AlikedFeatures,
+    CompactFeatures,
+    DoapFeatures,
+    LayerStage,
+    LocalStage,
+    PatchFeatures,
+)
 from resight.recipes.recipe import Recipe, load_recipe
 from resight.recipes.rerank_stages import SeparationStage
 
 Report = Callable[[str, int, int | None], None]
 
+_OWN = "compact"
 _SUFFIXES = (".safetensors", ".npz", ".pth", ".pt")
 
 
@@ -52,14 +60,19 @@ def find_weights(folder: Path, name: str) -> Path:
 
     Raises RecipeError where there is none, or several.
     """
-    found = [file for suffix in _SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
-    if (folder / name).is_dir():
-        found += sorted(file for file in (folder / name).iterdir() if file.suffix in _SUFFIXES)
+    found = _candidates(folder, name)
     if len(found) == 1:
         return found[0].absolute()
     if not found:
         raise RecipeError(f"{folder} has no weights of {name}: put {name}.safetensors, .npz or .pth there")
     raise RecipeError(f"{folder} has weights of {name} more than once: keep one of {', '.join(f.name for f in found)}")
+
+
+def _candidates(folder: Path, name: str) -> list[Path]:
+    found = [file for suffix in _SUFFIXES if (file := folder / f"{name}{suffix}").is_file()]
+    if (folder / name).is_dir():
+        found += sorted(file for file in (folder / name).iterdir() if file.suffix in _SUFFIXES)
+    return found
 
 
 def is_ready(name: str) -> bool:
@@ -68,12 +81,16 @@ def is_ready(name: str) -> bool:
 
 
 def with_weights_from(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with each of its networks' weights from a folder. Raises RecipeError where one is not there."""
+    """The recipe with each of its networks' weights from a folder. Raises RecipeError where one is not there.
+
+    Our own network's may be absent: then those that come with it are used.
+    """
     from resight.describe.fit import with_branches
 
     update: dict[str, Any] = {}
     if recipe.global_ is not None:
-        places = {place: _given(find_weights(folder, b.network)) for place, b in enumerate(recipe.global_.branches)}
+        found = ((place, _network_weights(folder, b.network)) for place, b in enumerate(recipe.global_.branches))
+        places = {place: _given(file) for place, file in found if file is not None}
         update["global_"] = with_branches(recipe.global_, places)
     if recipe.local is not None and (file := _local_weights(recipe.local, folder)) is not None:
         given = {key: value for key, value in _given(file).items() if key in type(recipe.local).model_fields}
@@ -180,16 +197,24 @@ def _given(file: Path) -> dict[str, str]:
     return {"weights": str(file), "revision": "", "weights_sha256": ""}
 
 
+def _network_weights(folder: Path, name: str) -> Path | None:
+    """As ``find_weights``; None for our own network where the folder has none of it."""
+    return None if name == _OWN and not _candidates(folder, name) else find_weights(folder, name)
+
+
 def _local_weights(stage: LocalStage, folder: Path) -> Path | None:
     """What the local features' weights are; None where they have none."""
     if isinstance(stage, LayerStage):
         return find_weights(folder, stage.network)
+    if isinstance(stage, CompactFeatures):
+        return _network_weights(folder, stage.detector)
     if isinstance(stage, AlikedFeatures):
         return find_weights(folder, stage.model)
-    if isinstance(stage, PatchFeatures):
-        if not (folder / "hardtfeat").is_dir():
-            raise RecipeError(f"{folder} has no folder hardtfeat with HardTFeat.pth, AffNet.pth and OriNet.pth")
-        return (folder / "hardtfeat").absolute()
+    if isinstance(stage, (PatchFeatures, DoapFeatures)):
+        if not (folder / stage.detector).is_dir():
+            own = "HardTFeat.pth" if isinstance(stage, PatchFeatures) else "DOAP.mat"
+            raise RecipeError(f"{folder} has no folder {stage.detector} with {own}, AffNet.pth and OriNet.pth")
+        return (folder / stage.detector).absolute()
     return None
 
 

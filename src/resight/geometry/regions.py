@@ -107,16 +107,19 @@ def nms(boxes: Boxes, scores: NDArray[np.float32], threshold: float, top: int | 
     """
     if boxes.shape != (len(scores), 4) or scores.ndim != 1:
         raise ValueError(f"boxes must be R×4 and scores (R,), not {boxes.shape} and {scores.shape}")
-    corners = boxes.astype(np.float64)
-    area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
     left = np.argsort(-scores, kind="stable")
+    x1, y1, x2, y2 = corners = boxes[left].T.astype(np.float64, order="C")
+    area = (x2 - x1) * (y2 - y1)
     kept: list[int] = []
     while len(left) and (top is None or len(kept) < top):
-        best, left = left[0], left[1:]
-        kept.append(int(best))
-        upper = np.maximum(corners[best, :2], corners[left, :2])
-        overlap = np.prod(np.clip(np.minimum(corners[best, 2:], corners[left, 2:]) - upper, 0, None), axis=1)
-        left = left[overlap <= threshold * (area[best] + area[left] - overlap)]
+        kept.append(int(left[0]))
+        x1, y1, x2, y2 = corners
+        width = np.minimum(x2, x2[0]) - np.maximum(x1, x1[0])
+        height = np.minimum(y2, y2[0]) - np.maximum(y1, y1[0])
+        overlap = np.maximum(width, 0) * np.maximum(height, 0)
+        stay = overlap <= threshold * (area[0] + area - overlap)
+        stay[0] = False
+        left, corners, area = left[stay], corners[:, stay], area[stay]
     return np.array(kept, np.int64)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from resight.networks.weights import read_checkpoint
-from resight.recipes.local_stages import LayerStage
+from resight.recipes.local_stages import DoapFeatures, LayerStage
 from resight.recipes.recipe import Recipe
 
 _FACTS = {
@@ -30,8 +30,9 @@ def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
     phases |= {key: value for key, value in trained.items() if _is_phase(key, value)}
     if len(phases) > 1 and not phases[""].keys() - {"figures"}:
         del phases[""]
-    begun = f"trained from weights with sha256 `{base_sha256}`" if base_sha256 else "with weights that did not learn"
-    figures = [f"| {key} | {_figure(value)} |" for key, value in _flat(trained.get("figures", {}))]
+    begun = "trained from random weights" if _of_patches(recipe) else "with weights that did not learn"
+    if base_sha256:
+        begun = f"trained from weights with sha256 `{base_sha256}`"
     return "\n".join(
         [
             f"# {recipe.name}",
@@ -51,13 +52,13 @@ def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
             *_by_phase(phases, "what", _learned),
             "## Figures",
             "",
-            *_table("figure", figures),
+            *rows("figure", trained.get("figures", {})),
             "## Settings",
             "",
             *_by_phase(phases, "setting", _settings),
             "## Made with",
             "",
-            ", ".join(f"{package} {version(package)}" for package in _PACKAGES) + ".",
+            made_with(),
             "",
             "## Licence",
             "",
@@ -66,6 +67,11 @@ def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def made_with() -> str:
+    """The versions that decide what is learned."""
+    return ", ".join(f"{package} {version(package)}" for package in _PACKAGES) + "."
 
 
 def header_of(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -86,6 +92,8 @@ def network_weights(recipe: Recipe) -> str:
     """The file of the network that a card is about: of [global], or else of [local]; "" where none is named."""
     if recipe.global_ is not None:
         return recipe.global_.weights
+    if isinstance(recipe.local, DoapFeatures):
+        return str(Path(recipe.local.weights) / "DOAP.safetensors")
     return recipe.local.weights if isinstance(recipe.local, LayerStage) else ""
 
 
@@ -95,7 +103,13 @@ def _network(recipe: Recipe) -> str:
         return f"{recipe.global_.network}, layer {layers}"
     if isinstance(recipe.local, LayerStage):
         return f"{recipe.local.network}, layer {recipe.local.layer}"
+    if isinstance(recipe.local, DoapFeatures):
+        return f"L2-Net for patches, {recipe.local.dimensions} {'bits' if recipe.local.binary else 'numbers'}"
     raise ValueError("a trained recipe has a network")
+
+
+def _of_patches(recipe: Recipe) -> bool:
+    return recipe.global_ is None and isinstance(recipe.local, DoapFeatures)
 
 
 def _is_phase(key: str, value: Any) -> bool:
@@ -131,6 +145,11 @@ def _readiness(recipe: Recipe) -> list[str]:
     if recipe.calibration is not None:
         lines += ["Its probabilities were calibrated with the network as it was before.", ""]
     return lines
+
+
+def rows(head: str, facts: Mapping[str, Any]) -> list[str]:
+    """Lines of a table of facts, those of tables in them by dotted keys."""
+    return _table(head, [f"| {key} | {_figure(value)} |" for key, value in _flat(facts)])
 
 
 def _table(head: str, rows: list[str]) -> list[str]:

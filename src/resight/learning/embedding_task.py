@@ -15,13 +15,13 @@ from resight.learning.caching import backward
 from resight.learning.datasets.augment import NONE
 from resight.learning.datasets.pictures import Copy, Pictures, numbered
 from resight.learning.losses import Loss, make_loss
-from resight.learning.losses.quartet import QuartetLoss
 from resight.learning.mining.batches import batches_of
 from resight.learning.mining.in_batch import mine
 from resight.learning.mining.memory import CrossBatchMemory
 from resight.learning.mining.pool import mine_pool
 from resight.learning.mining.stages import AllStage, PoolStage
 from resight.learning.model import Model
+from resight.learning.ranks import ranks
 from resight.learning.settings import Training
 from resight.learning.sizes import embed_pictures, side_for
 from resight.learning.task import Batch, Lesson, Tuples
@@ -38,14 +38,10 @@ class EmbeddingTask:
     def __init__(self, model: Model, lesson: Lesson) -> None:
         self.model, self.settings, self.photos = model, lesson.settings, lesson.photos
         settings = self.settings
-        self.loss = made_loss(settings, model.dimension, len(lesson.photos.classes))
-        parts: dict[str, nn.Module] = {"model": model, "loss": self.loss}
         self.memory: CrossBatchMemory | None = None
         if settings.memory is not None:
             self.memory = CrossBatchMemory(settings.memory.size, model.dimension, warm=settings.memory.warm)
-            parts["memory"] = self.memory
-        self.module: nn.Module = nn.ModuleDict(parts)
-        self.original = copy.deepcopy(model).requires_grad_(False) if self.loss.takes_original else None
+        self.learn_by(made_loss(settings, model.dimension, len(lesson.photos.classes)))
         side = side_for(settings.side, model)
         made: dict[str, Any] = {"side": side, "multiple": model.multiple, "fit": settings.fit, "seed": settings.seed}
         mines = isinstance(settings.miner, PoolStage)
@@ -68,9 +64,19 @@ class EmbeddingTask:
         if not mines:
             batches_of(settings.sampling, self._labels, epoch=0, seed=settings.seed)  # says what there is too little of
 
+    def learn_by(self, loss: Loss) -> None:
+        """Take a loss, before anything is trained."""
+        self.loss = loss
+        parts: dict[str, nn.Module] = {"model": self.model, "loss": loss}
+        if self.memory is not None:
+            parts["memory"] = self.memory
+        self.module: nn.Module = nn.ModuleDict(parts)
+        self.original = copy.deepcopy(self.model).requires_grad_(False) if loss.takes_original else None
+
     def keep_in(self, folder: Path) -> None:
         """Keep views of the photos in a folder, if settings ask for it and the network's beginning is frozen.
 
+        Where photos are described to mine them, one view more is of them as they are.
         Raises RecipeError where all of the network learns, or the folder has no room.
         """
         settings, model = self.settings, self.model
@@ -86,7 +92,7 @@ class EmbeddingTask:
         self._views = KeptViews(
             folder / "views.npy",
             self._prefix,
-            views=settings.views,
+            views=settings.views + self._keeps_plain,
             photos=len(self.photos.photos),
             shape=first.shape[1:],
             dtype=settings.views_dtype,
@@ -130,10 +136,8 @@ class EmbeddingTask:
             tuples = self._tuples(batch, x, labels, None, step)
             if tuples is not None:
                 figures["tuples"] = float(len(tuples[0]))
-            if isinstance(self.loss, QuartetLoss):
-                value: Tensor = self.loss(x, labels, tuples, None, original)
-            else:
-                value = self.loss(x, labels, tuples)
+            given = () if original is None else (None, original)
+            value: Tensor = self.loss(x, labels, tuples, *given)
             if memory is None:
                 return value
             # As its authors' code has it: the batch within itself, and against the memory.
@@ -159,6 +163,11 @@ class EmbeddingTask:
             return {}
         self.module.eval()
         return {"mAP": self._validation.mean_average_precision(self.model)}
+
+    @property
+    def _keeps_plain(self) -> bool:
+        """Whether a view is of photos as they are. Where several train together only the first mines, and all fill."""
+        return self.plain is not None and ranks()[1] == 1
 
     @property
     def _device(self) -> torch.device:
@@ -197,6 +206,12 @@ class EmbeddingTask:
         """Descriptors of photos as they are, N×D."""
         assert self.plain is not None
         self.module.eval()
+        if self._views is not None and self._keeps_plain:
+            view = self.settings.views
+            self._views.fill({view})
+            parts = np.array_split(places, -(-len(places) // self.settings.chunk))
+            kept = (self._views.rows(np.full(len(part), view), part) for part in parts)
+            return np.concatenate([self.model.suffix(x.to(self._device)).cpu().numpy() for x in kept])
         pieces = [numbered(part) for part in np.array_split(places, -(-len(places) // self.settings.chunk))]
         made = self.plain.made(pieces, 0, self.settings.readers)
         return np.concatenate([self._embed(pictures).float().cpu().numpy() for pictures in made])
@@ -214,7 +229,10 @@ class EmbeddingTask:
         return embed_pictures(self.original, pictures, self.model.least)
 
     def _prefix(self, places: NDArray[np.int64], view: int) -> Tensor:
-        (pictures,) = self.pictures.made([numbered(places)], view, self.settings.readers)
+        pictured = self.pictures
+        if self.plain is not None and view == self.settings.views:
+            pictured, view = self.plain, 0
+        (pictures,) = pictured.made([numbered(places)], view, self.settings.readers)
         return self.model.prefix(torch.stack(pictures))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from resight.errors import RecipeError
+from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.measure import versions
 from resight.evaluation.protocol import evaluate
 from resight.evaluation.report import Report
@@ -32,7 +33,7 @@ def figures_of(
     found: list[Report | str | None] = []
     for when, recipe in (("before", job.recipe), ("after", load_recipe(into))):
         try:
-            report = partial(_index_progress, progress, when)
+            report = partial(index_progress, progress, when)
             found.append(evaluate(job.lesson.validation, recipe, workers=workers, progress=report))
         except RecipeError as error:  # such as attention that has not learned anything before
             if when == "after":
@@ -41,7 +42,7 @@ def figures_of(
     return found[0], found[1]
 
 
-def _index_progress(progress: Progress, when: str, done: "IndexProgress") -> None:
+def index_progress(progress: Progress, when: str, done: "IndexProgress") -> None:
     progress(f"{when}: {done.phase}", done.done, done.total)
 
 
@@ -60,20 +61,25 @@ def facts_of(
             "photos": len(photos.photos),
             "classes": len(photos.classes),
         },
-        "validation": None
-        if validation is None
-        else {
-            "name": validation.name,
-            "revision": validation.revision,
-            "selection": validation.selection,
-            "database": len(validation.database),
-            "queries": len(validation.queries),
-        },
-        "before": _figure(before),
-        "after": _figure(after),
+        "validation": set_facts(validation),
+        "before": figure_facts(before),
+        "after": figure_facts(after),
         "phases": dict(outcomes),
         "settings": job.lesson.settings.model_dump(mode="json"),
         "versions": versions(),
+    }
+
+
+def set_facts(labelled: LabelledSet | None) -> dict[str, Any] | None:
+    """What a set is that was validated on."""
+    if labelled is None:
+        return None
+    return {
+        "name": labelled.name,
+        "revision": labelled.revision,
+        "selection": labelled.selection,
+        "database": len(labelled.database),
+        "queries": len(labelled.queries),
     }
 
 
@@ -82,6 +88,14 @@ def add_figures(into: Path, before: Report | str | None, after: Report | str | N
     recipe = load_recipe(into)
     if recipe.trained is None or not isinstance(after, Report):
         return
+    trained = with_figures(into, before, after)
+    if (into / "README.md").is_file():
+        weights = network_weights(recipe)
+        replace_text(into / "README.md", card(recipe, base_of(weights) if weights else "", trained))
+
+
+def with_figures(into: Path, before: Report | str | None, after: Report) -> dict[str, Any]:
+    """The facts of a training in the recipe of a folder, with figures put into them there."""
     reports = {"before": before, "after": after}
     figures = {
         f"mAP {when}": report.figures.mean_average_precision
@@ -89,11 +103,10 @@ def add_figures(into: Path, before: Report | str | None, after: Report | str | N
         if isinstance(report, Report) and report.figures.mean_average_precision is not None
     }
     table = tomllib.loads((into / "recipe.toml").read_text(encoding="utf-8"))
-    table["trained"]["figures"] = {**figures, "on": f"{after.protocol.name}: {after.protocol.selection or 'all'}"}
+    trained: dict[str, Any] = table["trained"]
+    trained["figures"] = {**figures, "on": f"{after.protocol.name}: {after.protocol.selection or 'all'}"}
     replace_text(into / "recipe.toml", tomli_w.dumps(table))
-    if (into / "README.md").is_file():
-        weights = network_weights(recipe)
-        replace_text(into / "README.md", card(recipe, base_of(weights) if weights else "", table["trained"]))
+    return trained
 
 
 def replace_text(path: Path, text: str) -> None:
@@ -106,7 +119,8 @@ def replace_text(path: Path, text: str) -> None:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}; make room, then --resume") from error
 
 
-def _figure(report: Report | str | None) -> dict[str, Any] | None:
+def figure_facts(report: Report | str | None) -> dict[str, Any] | None:
+    """A report's figures; or, under ``none``, why there are none."""
     if report is None:
         return None
     if isinstance(report, str):

@@ -32,6 +32,10 @@ class Job:
     folder: Path
     resume: bool
 
+    @property
+    def settings(self) -> Training:
+        return self.lesson.settings
+
 
 def prepare(
     recipe: Recipe,
@@ -106,7 +110,7 @@ def with_weights(recipe: Recipe, weights: Path | None) -> Recipe:
             f"recipe {recipe.name}: [local] has {local.network}, for which weights of another network do not do: name "
             "weights for it in [local], or fit the recipe first with `resight fit` and --local-weights"
         )
-    elif isinstance(local, WeightedStage) and vector is None:
+    elif isinstance(local, WeightedStage) and (vector is None or vector.network == local.detector):
         update["local"] = local.model_copy(update={key: given[key] for key in ("weights", "weights_sha256")})
     if not update:
         raise RecipeError(f"recipe {recipe.name} has no network: leave --weights out, or choose another recipe")

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from lightning_fabric import Fabric
 
@@ -20,6 +20,7 @@ from resight.evaluation.report import Report
 from resight.learning.embedding_task import EmbeddingTask
 from resight.learning.facts import add_figures, facts_of, figures_of, replace_text
 from resight.learning.launch import launch
+from resight.learning.optimisation import Optimisation
 from resight.learning.prepare import Job, prepare
 from resight.learning.ranks import barrier, ranks
 from resight.learning.report import write_report
@@ -31,6 +32,22 @@ from resight.recipes.recipe import Recipe, load_recipe
 
 RUNS, FACTS = "training", "training.json"
 """In the folder that a training leaves: its runs, a folder a phase; and its facts and figures."""
+
+
+class Running(Protocol):
+    """What is known of a training in each of its processes. identity, folder, resume: as ``Job`` has them."""
+
+    @property
+    def settings(self) -> Optimisation: ...
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+    @property
+    def resume(self) -> bool: ...
 
 
 def train(
@@ -100,7 +117,7 @@ def finish(
 
 
 def outcome_of(
-    job: Job, name: str, progress: Progress, phase: Callable[..., Outcome], *arguments: Any
+    job: Running, name: str, progress: Progress, phase: Callable[..., Outcome], *arguments: Any
 ) -> dict[str, Any]:
     """The outcome of a phase, which is trained unless that is done, in a folder of its name.
 
@@ -109,8 +126,8 @@ def outcome_of(
     folder = job.folder / name
     done = folder / "outcome.json"
     if not done.is_file():
-        with _heard(job.lesson.settings.devices, progress) as report:
-            outcome = launch(job.lesson.settings, phase, job, folder, report, *arguments)
+        with _heard(job.settings.devices, progress) as report:
+            outcome = launch(job.settings, phase, job, folder, report, *arguments)
         replace_text(done, json.dumps(asdict(outcome)) + "\n")
     found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
     return found
@@ -123,7 +140,7 @@ def _phase(fabric: Fabric, job: Job, folder: Path, progress: Progress, place: in
 
 
 def run_phase(
-    fabric: Fabric, job: Job, folder: Path, progress: Progress, task: Task, write: Callable[[Path], None]
+    fabric: Fabric, job: Running, folder: Path, progress: Progress, task: Task, write: Callable[[Path], None]
 ) -> Outcome:
     """In each process that trains: the run of a phase, whose name is its folder's, and what it learned as a recipe.
 
@@ -134,9 +151,7 @@ def run_phase(
         if isinstance(task, EmbeddingTask):
             task.keep_in(folder)
         identity = {**job.identity, "phase": folder.name}
-        outcome = run(
-            task, job.lesson.settings, folder, fabric, identity=identity, resume=job.resume, progress=progress
-        )
+        outcome = run(task, job.settings, folder, fabric, identity=identity, resume=job.resume, progress=progress)
     finally:
         if ranks()[0] == 0:
             kept.unlink(missing_ok=True)

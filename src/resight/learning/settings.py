@@ -96,7 +96,7 @@ class Training(Optimisation):
         table = self.model_dump(
             mode="json", exclude={"devices", "accelerator", "readers", "budget", "checkpoint_every"}
         )
-        return dict(_flat(table))
+        return dict(flat(table))
 
 
 def load_settings(name: str | Path | None = None, changes: Sequence[str] = (), **given: Any) -> Training:
@@ -107,17 +107,9 @@ def load_settings(name: str | Path | None = None, changes: Sequence[str] = (), *
     Raises RecipeError naming the file and the key.
     """
     origin = "settings" if name is None else str(name)
-    table = {} if name is None else read_settings(name)
-    for key, value in given.items():
-        if value is not None:
-            if key == "batch":
-                table.setdefault("sampling", {}).pop("classes", None)
-            table[key] = value
-    for change in changes:
-        key, equals, text = change.partition("=")
-        if not equals or not key:
-            raise RecipeError(f"{change!r} is no setting: write KEY=VALUE, as in loss.margin=0.7")
-        _put(table, key.strip(), read_value(text.strip()))
+    table = table_of(name, changes, **given)
+    if "unlabelled" in table:
+        raise RecipeError(f"{origin}: has a table unlabelled, of photos without labels: give these by --unlabelled")
     for key, kind in (("loss", "siamese"), ("miner", "all")):
         if isinstance(table.get(key), dict):
             table[key].setdefault("kind", kind)
@@ -125,6 +117,22 @@ def load_settings(name: str | Path | None = None, changes: Sequence[str] = (), *
         return Training.model_validate(table)
     except ValidationError as error:
         raise RecipeError(f"{origin}: {problems(error, 'settings')}") from error
+
+
+def table_of(name: str | Path | None, changes: Sequence[str], **given: Any) -> dict[str, Any]:
+    """The table of settings as ``load_settings`` takes them, unchecked. Raises RecipeError naming the file."""
+    table = {} if name is None else read_settings(name)
+    for key, value in given.items():
+        if value is not None:
+            if key == "batch":
+                table.get("sampling", {}).pop("classes", None)
+            table[key] = value
+    for change in changes:
+        key, equals, text = change.partition("=")
+        if not equals or not key:
+            raise RecipeError(f"{change!r} is no setting: write KEY=VALUE, as in loss.margin=0.7")
+        _put(table, key.strip(), read_value(text.strip()))
+    return table
 
 
 def settings_names() -> tuple[str, ...]:
@@ -177,8 +185,9 @@ def _put(table: dict[str, Any], key: str, value: Any) -> None:
     table[last] = value
 
 
-def _flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+def flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
+    """Dotted keys and values of nested tables."""
     found: list[tuple[str, Any]] = []
     for key, value in table.items():
-        found += _flat(value, f"{before}{key}.") if isinstance(value, dict) else [(before + key, value)]
+        found += flat(value, f"{before}{key}.") if isinstance(value, dict) else [(before + key, value)]
     return found

@@ -9,18 +9,17 @@ need it, which gives the same result in a fraction of the memory.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from resight.errors import RecipeError
 from resight.images.image import Image
 from resight.local.features import LocalFeatures
+from resight.local.peaks import soft_peaks
 from resight.networks.deform_conv import deform_conv2d
 from resight.networks.weights import load_into, load_state
 
@@ -34,7 +33,6 @@ _SIZES: dict[Model, tuple[tuple[int, int, int, int], int]] = {
     "aliked-n32": ((16, 32, 64, 128), 32),
 }
 _COARSEST = 32  # input pixels to a cell of the last block's map
-_RADIUS, _TEMPERATURE = 2, 0.1  # of DKD: half-width of its window in pixels, and of its softmax
 
 
 class Aliked:
@@ -86,42 +84,6 @@ class Aliked:
             score,
             descriptors.numpy(),
         )
-
-
-def soft_peaks(
-    scores: NDArray[np.float32], threshold: float, top: int
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """xy N×2 (sub-pixel) and values (N,) of an H×W score map's strongest ``top`` peaks above ``threshold``.
-
-    A peak is the largest of its 5×5 window once what lies around larger peaks is taken out, not within 2 pixels of
-    the border. Its position is the mean of the window's under softmax(score / 0.1), ALIKE's soft-argmax. Strongest
-    first, ties by (y, x).
-    """
-    y, x = np.nonzero(_peaks(scores) & (scores > threshold))
-    strongest = np.argsort(-scores[y, x], kind="stable")[:top]
-    y, x = y[strongest], x[strongest]
-    step = np.arange(-_RADIUS, _RADIUS + 1)
-    windows = scores[y[:, None, None] + step[:, None], x[:, None, None] + step]
-    share = np.exp((windows - scores[y, x, None, None]) / _TEMPERATURE)
-    share /= share.sum(axis=(1, 2), keepdims=True)
-    xy = np.column_stack([x + share.sum(axis=1) @ step, y + share.sum(axis=2) @ step])
-    return xy.astype(np.float32), scores[y, x]
-
-
-def _peaks(scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """H×W bool: what is left of an H×W map by three rounds of non-maximum suppression, without its border."""
-
-    def around(values: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(cv2.dilate(values, np.ones((2 * _RADIUS + 1,) * 2, np.uint8)))
-
-    peaks = scores == around(scores)
-    for _ in range(2):
-        near = around(peaks.astype(np.uint8)) > 0
-        rest = np.where(near, np.float32(0), scores)
-        peaks |= (rest == around(rest)) & ~near
-    inside = np.zeros_like(peaks)
-    inside[_RADIUS:-_RADIUS, _RADIUS:-_RADIUS] = True
-    return np.asarray(peaks & inside)
 
 
 class Aggregated:

@@ -9,7 +9,6 @@ single correspondences give (Philbin et al., CVPR 2007). Parameters are those of
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import cache, cached_property
 from typing import Literal
 
 import cv2
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from resight.geometry.regions import nms
 from resight.local.features import LocalFeatures
 from resight.local.maps import FeatureMap
+from resight.local.stable_regions import stable_regions
 from resight.projection.projection import Projection
 
 PYRAMID = (1.0, 2**-0.5, 0.5)
@@ -27,8 +27,7 @@ PYRAMID = (1.0, 2**-0.5, 0.5)
 _LEVELS = 255.0  # to which a map's largest activation is quantised
 _STEADY = 0.6  # share of the activations above 0 that Δ, the levels over which a region must be stable, exceeds
 _GREATEST_DELTA = 12
-_MAX_VARIATION, _DIVERSITY = 0.5, 0.7
-_LEAST, _MOST = 0.001, 0.75  # of the map's area
+_BLOCK = 2**15  # pixels of the channels that are looked at together
 _PACKED = 5  # numbers that ``packed`` writes as a descriptor
 
 
@@ -107,34 +106,6 @@ def channel_features(
     return everything[np.argsort(-everything.score, kind="stable")[:top]]
 
 
-def stable_regions(picture: NDArray[np.uint8], delta: int) -> list[NDArray[np.int64]]:
-    """The maximally stable bright regions of an h×w picture, each n×2 (x, y) of its pixels, the most stable first.
-
-    A region is a 4-connected component of the pixels at and above a level; it varies by the share by which it is
-    larger Δ levels lower, at most by half. Of two nested regions that differ by less than 70 % of the larger only the
-    more stable is kept, as in VLFeat. OpenCV lists candidates, at Δ = 1 and without its own thinning, which drops
-    stable regions beside ones that it does not report; it does not say how stable they are. Ties go to the larger.
-    """
-    if min(picture.shape) < 3 or picture.max() == 0:  # OpenCV refuses smaller pictures
-        return []
-    least, most = max(2, int(_LEAST * picture.size)), int(_MOST * picture.size)
-    mser = cv2.MSER.create(delta=1, min_area=least, max_area=most, max_variation=1.0, min_diversity=0.0)
-    mser.setPass2Only(True)  # bright regions
-    components = cache(lambda level: _components(picture, level))
-    candidates = []
-    for listed in map(np.asarray, mser.detectRegions(np.ascontiguousarray(picture))[0]):
-        region = _Region(
-            int(listed[0, 0]), int(listed[0, 1]), *components(int(picture[listed[:, 1], listed[:, 0]].min()))
-        )
-        below = _Region(region.x, region.y, *components(region.level - delta))
-        candidates.append((below.area / region.area - 1, -region.area, region))
-    kept: list[_Region] = []
-    for variation, _, region in sorted(candidates, key=lambda candidate: candidate[:2]):
-        if variation <= _MAX_VARIATION and all(region.differs(other) for other in kept):
-            kept.append(region)
-    return [region.pixels for region in kept]
-
-
 @dataclass(frozen=True)
 class Dsm:
     """A ``Detector`` (``resight.local.maps``) whose features are ``ChannelFeatures``, packed, which nothing reduces."""
@@ -208,63 +179,45 @@ def _of_scale(each: FeatureMap, upsample: int, clutter: int) -> ChannelFeatures:
     positive = np.round(values[values > 0] * factor)
     delta = int(np.clip(np.round(np.quantile(positive, _STEADY)), 1, _GREATEST_DELTA)) if len(positive) else 1
     size = values.shape[2] * upsample, values.shape[1] * upsample
+    seen = np.flatnonzero(values.max(axis=(1, 2)) * factor >= 0.5)  # the others are quantised to nothing
+    step = max(1, _BLOCK // (size[0] * size[1]))
+    blocks = [seen[i : i + step] for i in range(0, max(1, len(seen)), step)]
+    found = [_of_channels(values[block], size, factor, delta, clutter) for block in blocks]
+    place, centre, spread, score = map(np.concatenate, zip(*found, strict=True))
+    channel = seen[place + np.repeat(step * np.arange(len(blocks)), [len(block[0]) for block in found])]
+    centre = (centre + 0.5) / upsample - 0.5
     pitch = each.pitch / upsample  # of the enlarged map's pixels
-    rows: list[tuple[NDArray[np.float64], NDArray[np.float64], int, float]] = []
-    for channel, activation in enumerate(values):
-        if not activation.any():
-            continue
-        large = cv2.resize(activation, size, interpolation=cv2.INTER_LINEAR)
-        regions = stable_regions(np.round(large * factor).astype(np.uint8), delta)
-        for region in regions if len(regions) <= clutter else ():
-            # A pixel is a square, not a point, and spreads by 1/12; an ellipse by a quarter of its radii squared.
-            spread = np.cov(region.T.astype(float), bias=True) + np.eye(2) / 12
-            outline = np.asarray(np.linalg.cholesky(4 * spread * np.outer(pitch, pitch)))
-            peak = float(large[region[:, 1], region[:, 0]].max())
-            centre = (region.astype(float).mean(axis=0) + 0.5) / upsample - 0.5
-            rows.append((centre, outline, channel, peak))
-    centres = np.array([row[0] for row in rows]).reshape(-1, 2)
     return ChannelFeatures(
-        each.xy(centres[:, 0], centres[:, 1]),
-        np.array([row[1] for row in rows], np.float32).reshape(-1, 2, 2),
-        np.array([row[2] for row in rows], np.int32),
-        np.array([row[3] for row in rows], np.float32),
-        np.full(len(rows), np.sqrt(each.pitch.prod()), np.float32),
+        each.xy(centre[:, 0], centre[:, 1]),
+        np.linalg.cholesky(4 * spread * np.outer(pitch, pitch)).astype(np.float32),
+        channel.astype(np.int32),
+        score,
+        np.full(len(channel), np.sqrt(each.pitch.prod()), np.float32),
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Region:
-    """The 4-connected component that pixel (x, y) is in, of those of at least a level, which are numbered in h×w."""
+def _of_channels(
+    values: NDArray[np.float32], size: tuple[int, int], factor: float, delta: int, clutter: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]:
+    """Of some channels, enlarged to (width, height): each region's channel, centre, spread and largest activation."""
+    large = np.empty((len(values), *size[::-1]), np.float32)
+    for channel, enlarged in zip(values, large, strict=True):
+        cv2.resize(channel, size, dst=enlarged, interpolation=cv2.INTER_LINEAR)
+    found = stable_regions(np.round(large * factor).astype(np.uint8), delta, clutter)
+    count = len(found.picture)
 
-    x: int
-    y: int
-    level: int
-    numbers: NDArray[np.int32]
-    areas: NDArray[np.int64]
+    def mean(of: NDArray[np.number]) -> NDArray[np.float64]:
+        return np.bincount(found.region, of, count) / area
 
-    @cached_property
-    def number(self) -> int:
-        return int(self.numbers[self.y, self.x])
-
-    @cached_property
-    def area(self) -> int:
-        return int(self.areas[self.number])
-
-    @property
-    def pixels(self) -> NDArray[np.int64]:
-        """n×2 (x, y), by row."""
-        return np.argwhere(self.numbers == self.number)[:, ::-1]
-
-    def differs(self, other: "_Region") -> bool:
-        """Whether two regions, which are nested or disjoint, are disjoint or of areas that differ enough."""
-        small, large = (self, other) if self.area <= other.area else (other, self)
-        nested = large.numbers[small.y, small.x] == large.number
-        return not nested or large.area - small.area >= _DIVERSITY * large.area
-
-
-def _components(picture: NDArray[np.uint8], level: int) -> tuple[int, NDArray[np.int32], NDArray[np.int64]]:
-    numbers = cv2.connectedComponents((picture >= level).astype(np.uint8), connectivity=4)[1]
-    return level, numbers, np.bincount(numbers.ravel())
+    area = np.bincount(found.region, minlength=count)
+    centre = np.stack([mean(found.x), mean(found.y)], axis=-1)
+    x, y = found.x - centre[found.region, 0], found.y - centre[found.region, 1]
+    across = mean(x * y)
+    # A pixel is a square, not a point, and spreads by 1/12; an ellipse by a quarter of its radii squared.
+    spread = np.stack([mean(x * x), across, across, mean(y * y)], axis=-1).reshape(-1, 2, 2) + np.eye(2) / 12
+    peak = np.zeros(count, np.float32)
+    np.maximum.at(peak, found.region, large[found.picture[found.region], found.y, found.x])
+    return found.picture, centre, spread, peak
 
 
 def _apart(features: ChannelFeatures, overlap: float) -> NDArray[np.int64]:

@@ -30,10 +30,11 @@ _FINEST, _PER_OCTAVE = 1.6, 3  # σ of an octave's first level in its pixels, an
 _CAMERA = 0.5  # σ that a photograph is taken to have already
 
 
-class HardTFeat:
-    """Hessian blobs described by HardTFeat in the frames of AffNet and OriNet, on the CPU.
+class BlobFeatures:
+    """Hessian blobs described by a network for patches in the frames of AffNet and OriNet, on the CPU.
 
-    weights: a folder with the published HardTFeat.pth, AffNet.pth and OriNet.pth.
+    weights: a folder with the published AffNet.pth and OriNet.pth. describe: N×1×side×side float32 patches of grey
+        levels, 0 … 255, to N×dimension descriptors of unit length.
     threshold: of the response (see ``hessian_blobs``).
     oriented: ``size`` and ``angle`` tell how a patch was seen.
     Raises RecipeError for files that are missing or not of these networks, and a negative threshold.
@@ -41,16 +42,21 @@ class HardTFeat:
 
     oriented: ClassVar[bool] = True
 
-    def __init__(self, weights: Path, *, threshold: float = 1e-5) -> None:
+    def __init__(
+        self,
+        weights: Path,
+        describe: Callable[[Tensor], Tensor],
+        *,
+        dimension: int,
+        side: int = _SIDE,
+        threshold: float = 1e-5,
+    ) -> None:
         if not threshold >= 0:
             raise RecipeError(f"threshold must not be negative: {threshold}")
-        self._describe, self._shape, self._orient = HardTFeatNet(), AffNet(), OriNet()
-        for network, name in ((self._describe, "HardTFeat"), (self._shape, "AffNet"), (self._orient, "OriNet")):
-            path = Path(weights) / f"{name}.pth"
-            # The file of HardTFeat also holds the filters of a SIFT, which it does not use.
-            state = {key: value for key, value in load_state(path).items() if not key.startswith("SIFT.")}
-            load_into(network, state, path)
-            network.eval()
+        self._describe, self._dimension, self._side = describe, dimension, side
+        self._shape, self._orient = AffNet(), OriNet()
+        for network, name in ((self._shape, "AffNet"), (self._orient, "OriNet")):
+            load_patch_network(network, Path(weights) / f"{name}.pth")
         self._threshold = threshold
 
     @torch.inference_mode()
@@ -60,21 +66,15 @@ class HardTFeat:
         A blob of scale σ has size 2·√27 σ, the width of its patch, which AffNet stretches without changing its area.
         Those that leave the image while round are left out, and of the strongest those that AffNet stretches more
         than 6 times. angle: the direction in the image of the patch's first axis. score: the response. descriptors:
-        N×128 float32 of unit length. Raises RecipeError where max_features is not positive.
+        N×dimension float32 of unit length. Raises RecipeError where max_features is not positive.
         """
         if max_features < 1:
             raise RecipeError(f"max_features must be at least 1, not {max_features}")
         grey = cv2.cvtColor(np.ascontiguousarray(image.pixels), cv2.COLOR_RGB2GRAY)
-        xy, sigma, response = hessian_blobs(grey, self._threshold)
-        room = np.minimum(xy, np.array(grey.shape[::-1]) - 1 - xy).min(axis=1)
-        kept = np.flatnonzero(room >= _REACH * sigma)[:max_features]
-        xy, frames = xy[kept], _REACH * sigma[kept, None, None] * np.eye(2)
-        octaves = _octaves(grey)
-        shapes = _batched(self._shape, patches(octaves, xy, frames), (2, 2))
-        stretched = np.linalg.cond(shapes) <= _MOST_ANISOTROPIC
-        kept, xy, frames = kept[stretched], xy[stretched], (frames @ shapes)[stretched]
-        frames = frames @ _batched(self._orient, patches(octaves, xy, frames), (2, 2))
-        descriptors = _batched(self._describe, patches(octaves, xy, frames), (128,))
+        octaves = octaves_of(grey)
+        xy, frames, response = self.frames(grey, octaves, max_features)
+        drawn = patches(octaves, xy, frames, self._side)
+        descriptors = _batched(self._describe, drawn, (self._dimension,))
         scale = np.array(image.scale)
         # The centre of pixel (0, 0) is at (0, 0) here and at half a pixel from the corner, so scaling moves it.
         xy, frames = (xy + 0.5) / scale - 0.5, frames / scale[:, None]
@@ -84,9 +84,41 @@ class HardTFeat:
             xy.astype(np.float32),
             (2 * np.sqrt(np.linalg.det(frames))).astype(np.float32),
             angle % turn % turn,  # a tiny negative angle is rounded to a whole turn once
-            response[kept].astype(np.float32),
+            response.astype(np.float32),
             descriptors,
         )
+
+    @torch.inference_mode()
+    def frames(
+        self, grey: NDArray[np.uint8], octaves: list[NDArray[np.float32]], count: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """xy N×2, frames N×2×2 as ``patches`` takes them, and responses (N,), of the strongest ``count`` blobs."""
+        xy, sigma, response = hessian_blobs(grey, self._threshold)
+        room = np.minimum(xy, np.array(grey.shape[::-1]) - 1 - xy).min(axis=1)
+        kept = np.flatnonzero(room >= _REACH * sigma)[:count]
+        xy, frames = xy[kept], _REACH * sigma[kept, None, None] * np.eye(2)
+        shapes = _batched(self._shape, patches(octaves, xy, frames), (2, 2))
+        stretched = np.linalg.cond(shapes) <= _MOST_ANISOTROPIC
+        kept, xy, frames = kept[stretched], xy[stretched], (frames @ shapes)[stretched]
+        frames = frames @ _batched(self._orient, patches(octaves, xy, frames), (2, 2))
+        return xy, frames, response[kept]
+
+
+class HardTFeat(BlobFeatures):
+    """Those described by HardTFeat, whose published HardTFeat.pth is in the folder too."""
+
+    def __init__(self, weights: Path, *, threshold: float = 1e-5) -> None:
+        network = HardTFeatNet()
+        load_patch_network(network, Path(weights) / "HardTFeat.pth")
+        super().__init__(weights, network, dimension=128, threshold=threshold)
+
+
+def load_patch_network(network: nn.Module, path: Path) -> None:
+    """A published file of one of these networks. Raises RecipeError where it is missing or of another."""
+    # The file of HardTFeat also holds the filters of a SIFT, which it does not use.
+    state = {key: value for key, value in load_state(path).items() if not key.startswith("SIFT.")}
+    load_into(network, state, path)
+    network.eval()
 
 
 def hessian_blobs(
@@ -145,7 +177,7 @@ def _difference(*axes: int) -> NDArray[np.float64]:
     return np.asarray(np.einsum("i,j,k->ijk", *(np.array(kernels[axes.count(axis)]) for axis in range(3))), float)
 
 
-def _octaves(grey: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+def octaves_of(grey: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
     """The image and its halvings; pixel (x, y) of the l-th is (2^l x, 2^l y) of the image."""
     octaves = [grey.astype(np.float32)]
     while min(octaves[-1].shape) > 1:
@@ -154,21 +186,21 @@ def _octaves(grey: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
 
 
 def patches(
-    octaves: list[NDArray[np.float32]], xy: NDArray[np.float64], frames: NDArray[np.float64]
+    octaves: list[NDArray[np.float32]], xy: NDArray[np.float64], frames: NDArray[np.float64], side: int = _SIDE
 ) -> NDArray[np.float32]:
-    """N×32×32: the image at xy + frame @ (u, v), N×2 and N×2×2, for (u, v) in [−1, 1]², its border repeated beyond.
+    """N×side×side: the image at xy + frame @ (u, v), N×2 and N×2×2, for (u, v) in [−1, 1]², its border repeated beyond.
 
     Each from the octave that it shrinks by less than two.
     """
-    out = np.empty((len(xy), _SIDE, _SIDE), np.float32)
-    turns = frames * (2 / _SIDE)
+    out = np.empty((len(xy), side, side), np.float32)
+    turns = frames * (2 / side)
     shrink = np.log2(np.sqrt(np.abs(np.linalg.det(turns))))
     chosen = np.clip(np.floor(shrink), 0, len(octaves) - 1).astype(int)
-    maps = np.concatenate([turns, (xy - turns @ np.full(2, (_SIDE - 1) / 2))[:, :, None]], axis=2)
+    maps = np.concatenate([turns, (xy - turns @ np.full(2, (side - 1) / 2))[:, :, None]], axis=2)
     maps /= 2.0 ** chosen[:, None, None]
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     for patch, octave, frame in zip(out, chosen, maps, strict=True):
-        cv2.warpAffine(octaves[octave], frame, (_SIDE, _SIDE), patch, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        cv2.warpAffine(octaves[octave], frame, (side, side), patch, flags=flags, borderMode=cv2.BORDER_REPLICATE)
     return out
 
 
@@ -183,7 +215,7 @@ def _batched(
     return out
 
 
-def _normalised(patches: Tensor) -> Tensor:
+def normalised(patches: Tensor) -> Tensor:
     """N×1×h×w patches, each with mean 0 and standard deviation 1; flat ones become 0."""
     deviation, mean = torch.std_mean(patches, dim=(1, 2, 3), keepdim=True)
     return (patches - mean) / (deviation + 1e-7)
@@ -207,7 +239,7 @@ class AffNet(nn.Module):
         self.features = nn.Sequential(*_trunk(3, padding=0))
 
     def forward(self, patches: Tensor) -> Tensor:
-        xx, yx, yy = self.features(_normalised(patches)).flatten(1).T
+        xx, yx, yy = self.features(normalised(patches)).flatten(1).T
         shape = torch.stack([1 + xx, torch.zeros_like(xx), yx, 1 + yy], dim=1).reshape(-1, 2, 2)
         return shape / torch.sqrt((1 + xx) * (1 + yy) + 1e-10)[:, None, None]
 
@@ -220,7 +252,7 @@ class OriNet(nn.Module):
         self.features = nn.Sequential(*_trunk(2, padding=1))
 
     def forward(self, patches: Tensor) -> Tensor:
-        sine, cosine = self.features(_normalised(patches)).flatten(1).T + 1e-8
+        sine, cosine = self.features(normalised(patches)).flatten(1).T + 1e-8
         length = torch.hypot(sine, cosine)
         sine, cosine = sine / length, cosine / length
         return torch.stack([cosine, sine, -sine, cosine], dim=1).reshape(-1, 2, 2)
@@ -235,4 +267,4 @@ class HardTFeatNet(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.1), nn.Conv2d(64, 128, 8), nn.Tanh())
 
     def forward(self, patches: Tensor) -> Tensor:
-        return nn.functional.normalize(self.classifier(self.features(_normalised(patches))).flatten(1), dim=1)
+        return nn.functional.normalize(self.classifier(self.features(normalised(patches))).flatten(1), dim=1)

@@ -1,4 +1,4 @@
-"""Networks by name, as they are before their weights come: timm's and the two classics (survey §3)."""
+"""Networks by name, as they are before their weights come: timm's, the classics (survey §3) and our own."""
 
 import difflib
 import fnmatch
@@ -37,6 +37,7 @@ FAMILIES = {
     "CLIP": ("vit_*_clip_*",),
     "DeiT": ("deit*",),
     "Swin": ("swin*",),
+    "resight": ("compact",),
     "ViT": ("vit_tiny_*", "vit_small_*", "vit_base_*", "vit_large_*", "vit_huge_*"),
 }
 

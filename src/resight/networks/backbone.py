@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from resight.errors import RecipeError
 from resight.networks.architectures import classics, create_network, import_timm
+from resight.networks.compact import Compact, compact_weights
 from resight.networks.layers import HEAD
 from resight.networks.sketch import Sketch, least_side
 from resight.networks.trunk import Tap, Trunk
@@ -107,7 +108,7 @@ def load_backbone(
 
     layers: plain names (see ``layers``) or dotted paths of modules, whose outputs are then taken.
     weights: a file as ``load_state`` reads, with the names of timm's or torchvision's network; or None for the
-        weights that timm or torchvision downloads once and then keeps.
+        weights that timm or torchvision downloads once and then keeps, and for our own network those that come with it.
     revision: commit or tag of the weights' repository on the Hugging Face hub; None for its newest.
     Raises RecipeError where the network, a layer or the weights cannot be had: a network is never left at random.
     """
@@ -117,6 +118,8 @@ def load_backbone(
         raise RecipeError(f"weights {weights} and revision {revision} exclude each other: give one")
     sketch = Sketch(name)
     taps = sketch.taps(layers)
+    if weights is None and revision is None and isinstance(sketch.network, Compact):
+        weights = compact_weights()
     if weights is None:
         network = _download(sketch, taps, revision)
         return Backbone(network.to(device), sketch, taps, _state_sha256(network.state_dict().items()), None)

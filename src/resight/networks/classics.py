@@ -1,5 +1,5 @@
-"""Networks that timm has not: torchvision's AlexNet and GoogLeNet, with timm's two halves of a forward pass, and the
-first form of ResNet-50.
+"""Networks that timm has not: torchvision's AlexNet and GoogLeNet, with timm's two halves of a forward pass, the first
+form of ResNet-50, and our own.
 
 Parameters keep torchvision's names, so that its published files load. Import after ``ensure_torchvision``.
 """
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 import torchvision.models
 from torch import Tensor, nn
+
+from resight.networks.compact import Compact
 
 
 class WindowLinear(nn.Linear):
@@ -97,4 +99,4 @@ def resnet50_v1() -> nn.Module:
     return network
 
 
-CLASSICS = {"alexnet": AlexNet, "googlenet": GoogLeNet, "resnet50_v1": resnet50_v1}
+CLASSICS = {"alexnet": AlexNet, "googlenet": GoogLeNet, "resnet50_v1": resnet50_v1, "compact": Compact}

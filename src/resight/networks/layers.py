@@ -9,6 +9,7 @@
 | DenseNet | conv1 as above; block1 … block4 |
 | MobileNet, EfficientNet | stem, stage1 … |
 | ConvNeXt, Swin and other hierarchies | stem where there is one, stage1 … |
+| compact, our own | stem, stage1 … stage4, at strides 4 … 32; features, 512 channels; pooled, its own descriptor |
 | ViT, DeiT, DINOv2, DINOv3, CLIP, SigLIP | block.0 …; tokens and cls after the final normalisation |
 
 For all: ``features``, the last map, and (but for AlexNet) ``pooled``, what the network itself makes of it before

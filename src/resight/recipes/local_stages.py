@@ -12,6 +12,9 @@ from resight.recipes.stage import Stage, check_one_place
 LOCAL_FILES = ("weights", "head", "reduction")
 
 
+Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
+
+
 class _Local(Stage):
     """What all have.
 
@@ -56,6 +59,7 @@ class Sift(_Enlarged):
 class WeightedStage(_Enlarged):
     """weights: path, relative to the recipe's folder. weights_sha256: of it, checked whenever it is loaded."""
 
+    detector: str
     weights: str = ""
     weights_sha256: str = ""
 
@@ -70,6 +74,22 @@ class AlikedFeatures(WeightedStage):
     @property
     def dimension(self) -> int:
         return 64 if self.model == "aliked-t16" else 128
+
+
+class CompactFeatures(WeightedStage):
+    """Keypoints and descriptors of our own compact network.
+
+    weights: "" for those that come with resight. scales: of the picture, on each of which keypoints are looked for.
+    threshold: of a keypoint's likelihood in its cell of 8×8 pixels.
+    """
+
+    detector: Literal["compact"]
+    scales: Scales = (1.0,)
+    threshold: float = Field(default=0.01, ge=0, lt=1)
+
+    @property
+    def dimension(self) -> int:
+        return 64
 
 
 class PatchFeatures(WeightedStage):
@@ -87,7 +107,22 @@ class PatchFeatures(WeightedStage):
         return 128
 
 
-Scales = Annotated[tuple[Annotated[float, Field(gt=0, le=4)], ...], Field(min_length=1)]
+class DoapFeatures(WeightedStage):
+    """Hessian blobs with AffNet's shapes, OriNet's orientations and DOAP's descriptors (He, Lu & Sclaroff 2018).
+
+    weights: a folder with DOAP.mat, DOAP.safetensors or DOAP.pth, AffNet.pth and OriNet.pth.
+    threshold: of the Hessian's response. dimensions: 128 as published; 256 where binary, whose descriptors are signs.
+    """
+
+    detector: Literal["doap"]
+    threshold: float = Field(default=1e-5, ge=0)
+    dimensions: int = Field(default=128, ge=8, le=1024, multiple_of=8)
+    binary: bool = False
+    oriented: ClassVar[bool] = True
+
+    @property
+    def dimension(self) -> int:
+        return self.dimensions
 
 
 class LayerStage(_Local):
@@ -170,6 +205,14 @@ class ChannelStage(LayerStage):
 
 
 LocalStage = Annotated[
-    Sift | AlikedFeatures | PatchFeatures | DelfFeatures | HowFeatures | MaximaFeatures | ChannelStage,
+    Sift
+    | AlikedFeatures
+    | CompactFeatures
+    | PatchFeatures
+    | DoapFeatures
+    | DelfFeatures
+    | HowFeatures
+    | MaximaFeatures
+    | ChannelStage,
     Field(discriminator="detector"),
 ]

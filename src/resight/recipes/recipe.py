@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
-from resight.recipes.local_stages import LOCAL_FILES, ChannelStage, LocalStage
+from resight.recipes.local_stages import LOCAL_FILES, ChannelStage, LayerStage, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
 from resight.recipes.rerank_stages import (
     RERANK_FILES,
@@ -248,6 +248,12 @@ class Recipe(Stage):
     def by_vector(self) -> bool:
         """Whether the first ranking is by the global descriptor, or codes of it."""
         return self.filter in ("global", "hash")
+
+    @property
+    def local_side(self) -> int:
+        """Longest side in pixels of the picture at scale 1 in which [local] finds its features."""
+        side = self.image.max_side
+        return min(side, self.local.max_side) if isinstance(self.local, LayerStage) else side
 
     @property
     def region_levels(self) -> tuple[int, ...]:

@@ -136,12 +136,15 @@ class TransformerStage(ModelStage):
 
     model: the authors' checkpoint (.pt, .pth) or what ``resight.search.rerank.transformer`` learned (.safetensors).
     features: of an image at most, the strongest; time grows by the square of it.
+    heads: of the authors' checkpoint, or of a network that is to learn. layers: of the latter, 6 as published; fewer
+        learn sooner from few photos.
     """
 
     method: Literal["transformer"]
     depth: Depth = 100
     features: int = Field(default=500, ge=1)
     heads: int = Field(default=4, ge=1)
+    layers: int = Field(default=6, ge=1)
 
 
 class NonMetricStage(ModelStage):

@@ -118,14 +118,14 @@ def _start(recipe: Recipe, feedings: tuple[Feeding, ...], known: frozenset[str],
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(1)
     warnings.filterwarnings("ignore", module="PIL")
-    _die_with(parent)
+    die_with(parent)
     _local = None if recipe.local is None else load_local(recipe.local, recipe.name)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)  # the workers share the cores
 
 
-def _die_with(parent: int) -> None:
-    """End this worker soon after its parent is gone, also when that was killed outright."""
+def die_with(parent: int) -> None:
+    """End this process soon after its parent is gone, also when that was killed outright."""
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -264,7 +264,7 @@ def test_gap_by_hand():
     }  # d is missing
     found = recognise(solution, predictions)
     assert found.gap == pytest.approx((1 / 1 + 2 / 3) / 3)
-    assert (found.images, found.answerable, found.predicted) == (5, 3, 3)
+    assert (found.images, found.answerable, found.predicted, found.right) == (5, 3, 3, 2)
 
 
 @settings(max_examples=60)

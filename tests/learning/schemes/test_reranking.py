@@ -216,7 +216,7 @@ def recipe_file(tmp_path_factory):
         table["local"] = {"detector": "sift", "max_features": 24}
         branch = {"network": "test_resnet.r160_in1k", "layer": "layer3", "max_side": 96, "weights": "w.safetensors"}
         table["global"] = {**branch, "whiten": "none", "dimensions": 192}
-        options = {"features": 8} if method == "transformer" else {}
+        options = {"features": 8, "layers": 2} if method == "transformer" else {}
         table["rerank"] = [{"method": method, **options}]
         file = folder / f"{method}.toml"
         file.write_text(tomli_w.dumps(table))
@@ -242,6 +242,8 @@ def test_a_recipe_is_trained_written_and_searched(method, photos, recipe_file, t
     assert outcome.steps == 2 and outcome.best is not None
     phase.write(task, recipe, lesson, tmp_path / "made")
     written = load_recipe(tmp_path / "made")
+    if method == "transformer":
+        assert len(RerankingTransformer.load(written.rerank[0].model).encoder.layers) == 2
     assert written.rerank[0].model.endswith("rerank-1.safetensors") and written.rerank[0].model_sha256
     assert "layer layer3, with weights that did not learn." in (tmp_path / "made" / "README.md").read_text()
     # The recipe is whole: it works where the first one is not.

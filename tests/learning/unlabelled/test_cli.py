@@ -68,6 +68,7 @@ def test_photos_without_labels_make_a_recipe(train, place, tmp_path):
         (["--mine", "magic"], "unlabelled.kind must be one of mom"),
         (["--mine", "kmeans"], "clusters: Field required"),
         (["--mine", "kmeans", "--set", "unlabelled.clusters=8"], "8 clusters of 9 photos"),
+        (["--mine", "gss"], "gss trains no network: leave out sampling"),
         (["--mine", "colmap", "--set", "unlabelled.model=nothing"], "holds no COLMAP model"),
     ],
 )
@@ -79,6 +80,6 @@ def test_what_does_not_do_is_said(train, options, message):
 def test_it_is_labels_or_none(train, place):
     for photos in ((), (place / "set", "--unlabelled", place / "photos")):
         done = train(photos=photos)
-        assert done.exit_code != 0 and "a labelled SET, or photos by --unlabelled" in " ".join(done.output.split())
+        assert done.exit_code != 0 and "photos by --unlabelled, or --procedural" in " ".join(done.output.split())
     done = train("--mine", "mom", photos=(place / "set",))
     assert done.exit_code != 0 and "give them by --unlabelled" in " ".join(done.output.split())

@@ -4,11 +4,12 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import DBSCAN, KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from resight.errors import RecipeError
-from resight.learning.unlabelled.clusters import dbscan_labels, kmeans_labels, matched
+from resight.learning.unlabelled.clusters import dbscan_labels, kmeans_labels, matched, usual_distance
 
 
 def crowds(seed, noise=0.1, each=25, count=6, dimensions=16):
@@ -47,6 +48,19 @@ def test_numbers_are_kept_as_well_as_any_numbering_can():
     np.testing.assert_array_equal(matched(np.where(labels < 0, -1, (labels + 2) % 5), labels, 5), labels)
 
 
+def test_many_clusters_keep_as_many_photos_as_a_dense_assignment():
+    rng = np.random.default_rng(5)
+    for moved in (0.3, 0.95):  # of the second some clusters have nothing in common with any
+        before = np.arange(900) // 3
+        labels = rng.permutation(300)[np.where(rng.random(900) < moved, rng.integers(0, 300, 900), before)]
+        shared = np.zeros((300, 300))
+        np.add.at(shared, (labels, before), 1)
+        kept = matched(labels, before, 300)
+        assert np.sum(kept == before) == shared[linear_sum_assignment(shared, maximize=True)].sum()
+        assert len(set(zip(labels.tolist(), kept.tolist(), strict=True))) == len(set(labels.tolist()))
+        assert len(set(kept.tolist())) == len(set(labels.tolist()))
+
+
 @pytest.mark.parametrize(("distance", "least"), [(0.35, 3), (0.4, 5), (0.4, 2)])
 def test_dbscan_is_scikit_learns(distance, least):
     x, _ = crowds(1, noise=0.3)
@@ -76,3 +90,14 @@ def test_dbscan_does_not_depend_on_blocks_and_says_where_it_finds_nothing(monkey
         dbscan_labels(x, 0.01, 3)
     with pytest.raises(RecipeError, match="1 dense regions"):
         dbscan_labels(x, 1.99, 3)
+
+
+def test_the_usual_distance_is_the_median_to_the_nearest_other():
+    x, truth = crowds(3)
+    d = np.linalg.norm(x[:, None].astype(np.float64) - x, axis=2)
+    np.fill_diagonal(d, np.inf)
+    assert usual_distance(x) == pytest.approx(np.median(d.min(axis=1)), abs=1e-4)
+    labels = dbscan_labels(x, usual_distance(x), 3)
+    assert np.mean(labels >= 0) > 0.4
+    assert all(len(set(truth[labels == label].tolist())) == 1 for label in set(labels.tolist()) - {-1})
+    assert 0 < usual_distance(np.repeat(x[:5], 2, axis=0)) <= 1e-3

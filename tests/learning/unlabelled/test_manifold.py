@@ -125,3 +125,25 @@ def test_too_little_is_said():
     opposite = np.array([[1, 0], [-1, 0], [0, 1], [0, -1]], np.float32)
     with pytest.raises(RecipeError, match="give more photos"):
         mom(opposite, MomStage(kind="mom", graph=1, k=2))
+
+
+def test_numbers_of_neighbours_that_nobody_gave_fit_the_number_of_photos():
+    whole, few = MomStage(kind="mom"), MomStage(kind="mom", graph=7, k=9)
+    assert [(whole.neighbours(n), whole.compared(n)) for n in (4, 100, 900, 10_000)] == [
+        (2, 1),
+        (10, 5),
+        (30, 15),
+        (30, 50),
+    ]
+    assert (few.neighbours(4), few.compared(10_000)) == (7, 9)
+    assert [AffinityStage(kind="rdp").reach(n) for n in (4, 100, 10_000)] == [(5, 8), (20, 40), (50, 100)]
+    assert AffinityStage(kind="rdp", near=6, k=11).reach(4) == (6, 11)
+
+
+@pytest.mark.parametrize("kind", ["diffusion", "rdp", "geodesic"])
+def test_a_small_folder_needs_no_settings(rings, kind):
+    x, arc = rings(arcs=5, each=6, dimensions=16, noise=0.01)
+    pools = by_affinity(x, AffinityStage(kind=kind), epoch=0, seed=0)
+    assert len(pools.anchors) == 30
+    assert np.mean([arc[p[0]] == arc[a] for a, p in zip(pools.anchors, pools.positives, strict=True)]) > 0.9
+    assert np.mean([np.mean(arc[n] != arc[a]) for a, n in zip(pools.anchors, pools.negatives, strict=True)]) > 0.9

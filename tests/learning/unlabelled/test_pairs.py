@@ -1,11 +1,14 @@
 """Pools of given pairs against loops; pairs of photos that verify against the objects they show."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
 from resight.errors import ImageError, RecipeError
 from resight.learning.datasets.photos import Photo
+from resight.learning.unlabelled import verified
 from resight.learning.unlabelled.pairs import parts_of, pools_of_pairs
 from resight.learning.unlabelled.stages import VerifiedStage
 from resight.learning.unlabelled.verified import candidate_pairs, verified_pairs
@@ -51,7 +54,7 @@ def shown(photos):
 STAGE = VerifiedStage(kind="verified", max_side=256, features=300)
 
 
-def test_two_views_verify_and_different_things_do_not(shown):
+def test_two_views_verify_and_different_things_do_not(shown, tmp_path):
     photos, names = shown
     everything = np.array([(i, j) for i in range(len(photos)) for j in range(i + 1, len(photos))])
     heard = []
@@ -65,8 +68,32 @@ def test_two_views_verify_and_different_things_do_not(shown):
     assert heard[-1] == (len(everything), len(everything))
     assert len(set(parts_of(csr_array(found)).tolist())) == len(photos) - 4
     some = everything[::9]
-    few = verified_pairs(photos, some, STAGE.model_copy(update={"kept": 2})).toarray()
-    assert few.sum() > 0 and all(few[i, j] == found[i, j] for i, j in some.tolist())  # what is kept changes nothing
+    few = verified_pairs(photos, some[::-1], STAGE, scratch=tmp_path).toarray()
+    assert few.sum() > 0 and all(few[i, j] == found[i, j] for i, j in some.tolist())  # nor does the order matter
+    assert not list(tmp_path.iterdir())
+
+
+def test_features_are_those_of_the_photos_and_made_once(shown, monkeypatch, tmp_path):
+    photos, _ = shown
+    alone = [verified.rootsift_of(photo, features=300, max_side=256) for photo in photos[:3]]
+    made = []
+    monkeypatch.setattr(verified, "rootsift_of", lambda photo, **how: made.append(photo) or alone[photo.label])
+    seen = []
+    monkeypatch.setattr(verified, "inliers", lambda *given, seed: seen.append(given) or 0)
+    pairs = np.array([(0, 1), (2, 1), (0, 2)])
+    assert verified_pairs(photos[:3], pairs, STAGE, scratch=tmp_path).nnz == 0
+    assert made == [photos[0], photos[1], photos[2]]
+    for (i, j), (one, side, other, other_side) in zip(pairs.tolist(), seen, strict=True):
+        for place, features, own in ((i, one, side), (j, other, other_side)):
+            np.testing.assert_array_equal(features.xy, alone[place][0].xy)
+            np.testing.assert_array_equal(features.descriptors, alone[place][0].descriptors)
+            assert own == alone[place][1] > 200 and len(features)
+
+
+def test_too_little_room_for_features_is_said_before_any_is_made(shown, monkeypatch, tmp_path):
+    monkeypatch.setattr(verified.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(RecipeError, match=r"features of 12 photos need up to .*unlabelled\.features"):
+        verified_pairs(shown[0], np.array([[0, 1]]), STAGE, scratch=tmp_path)
 
 
 def test_an_unreadable_photo_is_named(tmp_path):

@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("pytorch_metric_learning")
 
 from resight.errors import RecipeError
+from resight.learning.settings import load_settings
 from resight.learning.unlabelled.settings import load_unlabelled_settings
 from resight.learning.unlabelled.stages import KINDS, KmeansStage, MomStage
 
@@ -32,6 +33,9 @@ def test_a_file_has_a_table_and_changes_come_after_it(tmp_path):
     assert load_unlabelled_settings().unlabelled == MomStage(kind="mom")
     ready = load_unlabelled_settings("arcface", ["whitening=pca", "unlabelled.clusters=9"], mining="kmeans")
     assert ready.loss.kind == "arcface" and ready.unlabelled.clusters == 9
+    assert load_unlabelled_settings("gan-retrieval").unlabelled.kind == "gan"
+    with pytest.raises(RecipeError, match="gss: has a table unlabelled, of photos without labels"):
+        load_settings("gss")
     with pytest.raises(RecipeError, match='triplet: settings: whitening = "learned" is of labelled pairs'):
         load_unlabelled_settings("triplet")
 
@@ -51,6 +55,14 @@ def test_a_file_has_a_table_and_changes_come_after_it(tmp_path):
         (["scheme=delf"], {}, "scheme = delf learns from labels"),
         (["miner.kind=pool"], {"mining": "dbscan"}, "pool is of labels"),
         (["unlabelled.positives=60"], {"mining": "rdp"}, "positives must be at most near"),
+        (["unlabelled.positives=60"], {"mining": "sift"}, "positives must be at most near"),
+        ([], {"mining": "sift", "loss": {"kind": "quartet"}}, "sift holds on to the network as it was"),
+        ([], {"mining": "gan", "loss": {"kind": "triplet"}}, "gan is its own loss"),
+        (["unlabelled.form=pairs"], {"mining": "gan"}, 'form = "triplets"'),
+        (["memory.size=100"], {"mining": "autoencoder"}, "leave out miner and memory"),
+        ([], {"mining": "autoencoder", "loss": {"kind": "triplet"}}, "autoencoder is its own loss"),
+        (["unlabelled.side=33"], {"mining": "autoencoder"}, "Input should be 8, 16"),
+        ([], {"mining": "gss", "side": 64}, "gss trains no network: leave out side"),
         (["rate=-1"], {}, "rate"),
     ],
 )

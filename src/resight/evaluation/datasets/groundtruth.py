@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from resight.errors import GroundTruthError
-from resight.evaluation.datasets.matfile import load_mat
 from resight.evaluation.labelled import Box
+from resight.matfile import load_mat
 
 _DAMAGE = (
     pickle.UnpicklingError,

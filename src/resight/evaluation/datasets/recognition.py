@@ -15,9 +15,9 @@ from resight.evaluation.metrics import micro_average_precision
 
 @dataclass(frozen=True)
 class Prediction:
-    """label: a landmark of the train set. confidence: comparable between images."""
+    """label: a landmark of the train set, or the name of an object. confidence: comparable between images."""
 
-    label: int
+    label: int | str
     confidence: float
 
 
@@ -25,12 +25,14 @@ class Prediction:
 class Recognition:
     """GAP of one part of the test set.
 
-    images, answerable: test images of the part, and those that show a landmark. predicted: images with a prediction.
+    images, answerable: test images of the part, and those that show a landmark. predicted, right: images with a
+    prediction, and with a right one.
     """
 
     images: int
     answerable: int
     predicted: int
+    right: int
     gap: float
 
 
@@ -71,10 +73,10 @@ def write_predictions(predictions: Mapping[str, Prediction], file: Path) -> None
         table.writerows((image, f"{p.label} {p.confidence!r}") for image, p in predictions.items())
 
 
-def recognise(solution: Mapping[str, Iterable[int]], predictions: Mapping[str, Prediction]) -> Recognition:
+def recognise(solution: Mapping[str, Iterable[int | str]], predictions: Mapping[str, Prediction]) -> Recognition:
     """GAP of the predictions for the images of one part; those for other images are left aside.
 
-    All images' predictions are one list, most confident first, ties by image id, then label. A prediction for an image
+    All images' predictions are one list, most confident first, ties by image id. A prediction for an image
     without a landmark is wrong and takes a rank; a missing one costs recall only.
     Raises GroundTruthError where no image shows a landmark.
     """
@@ -82,11 +84,10 @@ def recognise(solution: Mapping[str, Iterable[int]], predictions: Mapping[str, P
     answerable = sum(map(bool, answers.values()))
     if not answerable:
         raise GroundTruthError("no test image shows a landmark: there is nothing to recognise")
-    ranked = sorted(
-        ((-p.confidence, image, p.label) for image, p in predictions.items() if image in answers),
-    )
-    right = np.array([label in answers[image] for _, image, label in ranked], bool)
-    return Recognition(len(answers), answerable, len(ranked), micro_average_precision(right, answerable))
+    ranked = sorted((-p.confidence, image) for image, p in predictions.items() if image in answers)
+    right = np.array([predictions[image].label in answers[image] for _, image in ranked], bool)
+    gap = micro_average_precision(right, answerable)
+    return Recognition(len(answers), answerable, len(ranked), int(np.count_nonzero(right)), gap)
 
 
 def _labels(text: str, file: Path, image: str) -> frozenset[int]:

@@ -1,7 +1,8 @@
 """What of a recipe is trained, and in which phases.
 
 embedding: the [global] descriptor. deep-retrieval: that, and then the proposals of regions. delf, how: the [local]
-features; with delf also DELG's descriptor of the same network. reranking: what compares two photos, in [[rerank]].
+features; with delf also DELG's descriptor of the same network. patches: DOAP's network for patches. reranking: what
+compares two photos, in [[rerank]].
 A scheme's own file, or those that begin with its name, say how; each gives ``phases``.
 """
 
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resight.errors import RecipeError
 from resight.learning.task import Phase
-from resight.recipes.local_stages import DelfFeatures, HowFeatures
+from resight.recipes.local_stages import DelfFeatures, DoapFeatures, HowFeatures
 from resight.recipes.recipe import Recipe
 from resight.recipes.rerank_stages import NonMetricStage, TransformerStage
 
@@ -36,6 +37,7 @@ SCHEMES: dict[str, Scheme] = {
     "deep-retrieval": _scheme("deep_retrieval"),
     "delf": _scheme("delf"),
     "how": _scheme("how"),
+    "patches": _scheme("patches"),
     "reranking": _scheme("reranking"),
 }
 
@@ -55,9 +57,11 @@ def scheme_of(recipe: Recipe, settings: "Training") -> str:
         return "delf"
     if isinstance(recipe.local, HowFeatures):
         return "how"
+    if isinstance(recipe.local, DoapFeatures):
+        return "patches"
     if recipe.global_ is None:
         raise RecipeError(
-            f"recipe {recipe.name} has nothing that learns from labels: it needs [global], [local] with detector delf "
-            "or how, or [[rerank]] transformer or nonmetric without a model"
+            f"recipe {recipe.name} has nothing that learns from labels: it needs [global], [local] with detector delf, "
+            "how or doap, or [[rerank]] transformer or nonmetric without a model"
         )
     return "embedding"

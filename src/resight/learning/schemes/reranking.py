@@ -217,8 +217,8 @@ def _learner(stage: Learns, recipe: Recipe, examples: Examples, settings: "Train
     if local is None:
         raise RecipeError("[[rerank]] transformer reads local features: give the recipe a [local] table")
     width = local.descriptors.shape[1]
-    model = RerankingTransformer(examples.dimension, width, heads=stage.heads, seed=settings.seed)
-    return TransformerLearner(model, stage, recipe.image.max_side)
+    model = RerankingTransformer(examples.dimension, width, heads=stage.heads, layers=stage.layers, seed=settings.seed)
+    return TransformerLearner(model, stage, recipe.local_side)
 
 
 def _write(place: int, task: Task, recipe: Recipe, lesson: Lesson, into: Path) -> None:

@@ -3,16 +3,18 @@
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import block_array, coo_array, csr_array, eye_array
+from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from resight.errors import RecipeError
+from resight.search.rerank.neighbours import nearest, without
 
 Labels = NDArray[np.int64]
 _BLOCK = 1024  # photos compared with all others at a time
 _DISTANCES = 1 << 24  # of a block, at most
-_NEIGHBOURS = 200  # of a photo on average, at most: 1 GB for 100,000 photos
+_NEIGHBOURS = 200  # of a photo on average, at most: 1.1 GB for 100,000 photos
+_SAMPLE = 1000  # photos whose nearest ones say what is near
+_COPIES = 1e-3  # a distance below which photos are copies
 _POINTS = 256  # that k-means learns each centroid from, at most
 
 
@@ -50,15 +52,49 @@ def matched(labels: Labels, before: Labels, clusters: int) -> Labels:
     """The same clusters, numbered so that as many photos as can be keep the number they had (Kuhn 1955).
 
     So a classifier, or a memory of descriptors, remains right when clusters are made anew; Caron et al. begin the
-    classifier anew instead. labels, before: (N,) in [0, clusters), −1 for none. Takes clusters² numbers.
+    classifier anew instead. labels, before: (N,) in [0, clusters), −1 for none. Memory grows with N, not clusters².
     """
     both = (labels >= 0) & (before >= 0)
-    shared = np.zeros((clusters, clusters), np.int64)
-    np.add.at(shared, (labels[both], before[both]), 1)
-    number = np.empty(clusters, np.int64)
-    old, new = linear_sum_assignment(shared, maximize=True)
-    number[old] = new
+    shared = coo_array((np.ones(int(both.sum())), (labels[both], before[both])), shape=(clusters, clusters)).tocsr()
+    new, old = _assigned(shared)
+    number = np.full(clusters, -1, np.int64)
+    number[new] = old
+    number[number < 0] = np.setdiff1d(np.arange(clusters), old)
     return np.where(labels >= 0, number[labels], -1)
+
+
+def _assigned(gain: csr_array) -> tuple[Labels, Labels]:
+    """Rows and the columns they get, each one once at most, of the largest gain together; n×n, of gains above 0.
+
+    A matching that need not be full, by one that is full: each row has an own column to go to for nothing, and each
+    column an own row. All gains are one larger, as scipy's edges of weight 0 are none.
+    """
+    n = gain.shape[0]
+    edges = gain.copy()
+    edges.data = np.ones_like(edges.data)
+    nothing = eye_array(n, format="csr")
+    whole = block_array([[gain + edges, nothing], [nothing, edges.T]], format="csr")
+    rows, columns = min_weight_full_bipartite_matching(whole, maximize=True)
+    kept = (rows < n) & (columns < n)
+    return rows[kept].astype(np.int64), columns[kept].astype(np.int64)
+
+
+def _among(edges: csr_array, kept: NDArray[np.bool_]) -> csr_array:
+    """Edges, with weight 1, of an N×N graph whose both ends are kept, which is said of each node."""
+    inner = kept[edges.indices] & np.repeat(kept, np.diff(edges.indptr))
+    starts = np.concatenate([[0], np.cumsum(inner)])[edges.indptr].astype(np.int32)
+    return csr_array((np.ones(starts[-1], np.int8), edges.indices[inner], starts), shape=edges.shape)
+
+
+def usual_distance(x: NDArray[np.float32]) -> float:
+    """The median Euclidean distance of N×D ℓ2-normalised descriptors to their nearest one.
+
+    Of at most 1000 of them, evenly spaced. More than 0, so that copies of a photo are near each other in any case.
+    """
+    own = np.unique(np.linspace(0, len(x) - 1, min(len(x), _SAMPLE)).astype(np.int64))
+    rows, similarity = nearest(x[own], x, 2)
+    others = without(rows, own)
+    return max(float(np.median(np.sqrt(np.maximum(2 - 2 * similarity[others], 0)))), _COPIES)
 
 
 def dbscan_labels(x: NDArray[np.float32], distance: float, least: int) -> Labels:
@@ -72,35 +108,35 @@ def dbscan_labels(x: NDArray[np.float32], distance: float, least: int) -> Labels
     n, points = len(x), np.ascontiguousarray(x, np.float32)
     index = faiss.IndexFlatL2(points.shape[1])
     index.add(points)
-    rows, columns, squares = [], [], []
-    together, pairs = max(1, min(_BLOCK, _DISTANCES // n)), 0
+    starts, columns, squares = np.zeros(n + 1, np.int64), [], []
+    together = max(1, min(_BLOCK, _DISTANCES // n))
     for start in range(0, n, together):
-        limits, near, found = index.range_search(points[start : start + together], distance**2)
-        ends = np.asarray(limits, np.int64)
-        pairs += len(found)
-        if pairs > _NEIGHBOURS * n:
+        limits, apart, found = index.range_search(points[start : start + together], distance**2)
+        starts[start + 1 : start + len(limits)] = starts[start] + np.asarray(limits, np.int64)[1:]
+        if starts[start + len(limits) - 1] > _NEIGHBOURS * n:
             raise RecipeError(
                 f"{n} photos have more than {_NEIGHBOURS} each within {distance:g}: choose a smaller distance "
                 "(unlabelled.distance)"
             )
-        rows.append(start + np.repeat(np.arange(len(ends) - 1), ends[1:] - ends[:-1]))
-        squares.append(near)
-        columns.append(found)
-    a, b, d = np.concatenate(rows), np.concatenate(columns), np.concatenate(squares)
-    core = np.bincount(a, minlength=n) >= least
-    inner = core[a] & core[b]
-    links = coo_array((np.ones(int(inner.sum())), (a[inner], b[inner])), shape=(n, n))
-    parts = connected_components(links, directed=False)[1]
+        squares.append(apart)
+        columns.append(found.astype(np.int32))
+    del index
+    # Of up to 200 neighbours of each photo nothing is held twice that need not be.
+    near = csr_array((np.concatenate(squares), np.concatenate(columns), starts), shape=(n, n))
+    del squares, columns
+    core = np.diff(starts) >= least
+    parts = connected_components(_among(near, core), directed=False)[1]
     labels = np.full(n, -1, np.int64)
     cores = np.flatnonzero(core)
     names, places = np.unique(parts[cores], return_index=True)
     number = dict(zip(names[np.argsort(places)].tolist(), range(len(names)), strict=True))
     labels[cores] = [number[part] for part in parts[cores].tolist()]
-    border = ~core[a] & core[b]
-    order = np.lexsort((b[border], d[border], a[border]))
-    own, nearest = a[border][order], b[border][order]
-    who, where = np.unique(own, return_index=True)
-    labels[who] = labels[nearest[where]]
+    for photo in np.flatnonzero(~core).tolist():
+        own = slice(starts[photo], starts[photo + 1])
+        able = core[near.indices[own]]
+        if able.any():
+            nearest = np.lexsort((near.indices[own][able], near.data[own][able]))[0]
+            labels[photo] = labels[near.indices[own][able][nearest]]
     if len(names) < 2:
         raise RecipeError(
             f"there are {len(names)} dense regions of {n} photos, and {int((labels >= 0).sum())} photos lie in any: "

@@ -30,18 +30,19 @@ def mom(x: NDArray[np.float32], stage: MomStage) -> Pools:
     x: N×D, ℓ2-normalised. The graph is of reciprocal neighbours. Positives come by affinity, negatives by cosine.
     Raises RecipeError where no anchor has both.
     """
-    rows, similarity = knn(x, max(stage.graph, stage.k))
-    edges = mutual(affinity(graph(rows[:, : stage.graph], similarity[:, : stage.graph]), stage.gamma))
+    k, neighbours = stage.compared(len(x)), stage.neighbours(len(x))
+    rows, similarity = knn(x, max(neighbours, k))
+    edges = mutual(affinity(graph(rows[:, :neighbours], similarity[:, :neighbours]), stage.gamma))
     anchors = modes(edges, stationary(edges))
     anchors = anchors[: stage.anchors] if stage.anchors else anchors
     if not len(anchors):
         raise RecipeError("no two photos are each other's neighbours: give more photos, or ask for a larger graph")
-    close = rows[:, : stage.k]
+    close = rows[:, :k]
     positives: list[Places] = []
     negatives: list[Places] = []
     for part, block in _blocks(anchors, len(x), lambda own: diffusion_rows(edges, own, stage.alpha)):
         for anchor, row in zip(part.tolist(), block, strict=True):
-            near = first(row, stage.k, floor=0.0, but=anchor)
+            near = first(row, k, floor=0.0, but=anchor)
             positives.append(near[~np.isin(near, close[anchor])])
             negatives.append(close[anchor][~np.isin(close[anchor], near)])
     return pools_of(anchors, positives, negatives)
@@ -54,17 +55,18 @@ def by_affinity(x: NDArray[np.float32], stage: AffinityStage, *, epoch: int, see
     x: N×D, ℓ2-normalised. Diffusion is over reciprocal neighbours, ways are over all edges. epoch, seed: draw anchors.
     Raises RecipeError where no anchor has both.
     """
-    rows, similarity = knn(x, max(stage.graph, stage.k))
-    cosines = graph(rows[:, : stage.graph], similarity[:, : stage.graph])
+    (wide, k), neighbours = stage.reach(len(x)), stage.neighbours(len(x))
+    rows, similarity = knn(x, max(neighbours, k))
+    cosines = graph(rows[:, :neighbours], similarity[:, :neighbours])
     affinities = affinity_rows(cosines, stage)
     floor = -np.inf if stage.kind == "geodesic" else 0.0
     anchors = np.sort(np.random.default_rng([seed, epoch]).permutation(len(x))[: stage.anchors or len(x)])
-    close = rows[:, : stage.k]
+    close = rows[:, :k]
     positives: list[Places] = []
     negatives: list[Places] = []
     for part, block in _blocks(anchors, len(x), affinities):
         for anchor, row in zip(part.tolist(), block, strict=True):
-            near = first(row, stage.near, floor=floor, but=anchor)
+            near = first(row, wide, floor=floor, but=anchor)
             positives.append(near[: stage.positives])
             negatives.append(close[anchor][~np.isin(close[anchor], near)])
     return pools_of(anchors, positives, negatives)

@@ -12,12 +12,14 @@ from resight.errors import RecipeError
 from resight.learning.checkpoint import load_module, save_tensors
 from resight.learning.datasets.photos import Photo
 from resight.learning.unlabelled import stages as s
-from resight.learning.unlabelled.clusters import dbscan_labels, kmeans_labels, matched
+from resight.learning.unlabelled.clusters import dbscan_labels, kmeans_labels, matched, usual_distance
 from resight.learning.unlabelled.colmap_pairs import PairGraph, pairs_of_folder
+from resight.learning.unlabelled.gan import gan_pools
 from resight.learning.unlabelled.manifold import by_affinity, mom
 from resight.learning.unlabelled.neighbour_mean import neighbour_means
 from resight.learning.unlabelled.pairs import parts_of, pools_of_pairs
-from resight.learning.unlabelled.pools import Pools
+from resight.learning.unlabelled.pools import Places, Pools
+from resight.learning.unlabelled.sift import pools_of_sift, sift_neighbours
 from resight.learning.unlabelled.verified import candidate_pairs, verified_pairs
 
 
@@ -36,23 +38,36 @@ class Targets:
 
 
 Mined = Pools | Labelling | Targets
+Lasting = PairGraph | Places | None
+"""What of a mining the network has no part in: pairs of COLMAP's models, SIFT's neighbours, or nothing."""
+
+
+def lasting(stage: s.MiningStage, photos: Sequence[Photo], root: Path, *, seed: int) -> Lasting:
+    """Find it; it is the same in all minings. root: the folder of the photos. Raises as what finds it."""
+    if isinstance(stage, s.ColmapStage):
+        return pairs_of_folder(stage, root, [photo.path for photo in photos])
+    if isinstance(stage, s.SiftStage):
+        return sift_neighbours(photos, stage, seed=seed)
+    return None
 
 
 def mine(
-    stage: s.UnlabelledStage,
+    stage: s.MiningStage,
     x: NDArray[np.float32],
     photos: Sequence[Photo],
     root: Path,
     before: Mined | None = None,
     *,
-    pairs: PairGraph | None = None,
+    known: Lasting = None,
+    scratch: Path | None = None,
     epoch: int,
     seed: int,
 ) -> Mined:
     """What the settings' method finds among N photos, by their ℓ2-normalised descriptors x, N×D.
 
-    root: the folder of the photos. before: what was mined last, whose clusters keep their numbers as far as they can.
-    pairs: of a COLMAP model, where they have been read already.
+    root: the folder of the photos. before: what was mined last, whose clusters keep their numbers as far as they can,
+    and true neighbours of gan stay. known: what ``lasting`` gives, where it is there already.
+    scratch: folder for what does not fit in memory; None for the system's temporary one.
     Decided by the arguments alone. Raises RecipeError where nothing is found, or x is not finite, and as the methods.
     """
     if not np.isfinite(x).all():
@@ -64,18 +79,27 @@ def mine(
             return by_affinity(x, stage, epoch=epoch, seed=seed)
         case s.KmeansStage():
             labels = kmeans_labels(x, stage.clusters, iterations=stage.iterations, seed=seed)
-            known = before.labels if isinstance(before, Labelling) else labels
-            return Labelling(matched(labels, known, stage.clusters))
+            numbered = before.labels if isinstance(before, Labelling) else labels
+            return Labelling(matched(labels, numbered, stage.clusters))
         case s.DbscanStage():
-            return Labelling(dbscan_labels(x, stage.distance, stage.least))
+            return Labelling(dbscan_labels(x, stage.distance or usual_distance(x), stage.least))
         case s.NeighbourMeanStage():
             return Targets(neighbour_means(x, stage.k))
         case s.ColmapStage():
-            links, parts = pairs or pairs_of_folder(stage, root, [photo.path for photo in photos])
-            return pools_of_pairs(links, parts, x, k=stage.k)
+            found = lasting(stage, photos, root, seed=seed) if known is None else known
+            if not isinstance(found, tuple):
+                raise ValueError("colmap mines pairs of models")
+            return pools_of_pairs(*found, x, k=stage.k)
         case s.VerifiedStage():
-            links = verified_pairs(photos, candidate_pairs(x, stage.candidates), stage, seed=seed)
+            links = verified_pairs(photos, candidate_pairs(x, stage.candidates), stage, seed=seed, scratch=scratch)
             return pools_of_pairs(links, parts_of(links), x, k=stage.k)
+        case s.SiftStage():
+            found = lasting(stage, photos, root, seed=seed) if known is None else known
+            if not isinstance(found, np.ndarray):
+                raise ValueError("sift mines by SIFT's neighbours")
+            return pools_of_sift(found, x, stage)
+        case s.GanStage():
+            return gan_pools(x, stage, before if isinstance(before, Pools) else None)
 
 
 def save_mined(path: Path, mined: Mined) -> None:

@@ -12,16 +12,25 @@ from resight.learning.mining.stages import AllStage, PoolStage
 from resight.learning.settings import Training, load_settings, read_settings, read_value
 from resight.learning.unlabelled.stages import (
     KINDS,
+    AutoencoderStage,
     DbscanStage,
+    GanStage,
+    GssStage,
     MomStage,
     NeighbourMeanStage,
     PoolsStage,
+    SiftStage,
     UnlabelledStage,
 )
 from resight.recipes.stage import problems
 
 _OF_TUPLES = ("siamese", "double-margin", "quartet", "triplet")  # which ask labels for nothing where tuples are given
 _CLASSIFIERS = (CrossEntropyStage, ArcFaceStage, CosFaceStage, JointStage)
+_OWN_LOSS = (NeighbourMeanStage, GanStage, AutoencoderStage)
+_OF_NETWORKS = (
+    *("loss", "miner", "sampling", "memory", "learns", "augment", "chunk", "side", "fit", "validation_side"),
+    *("views", "views_dtype", "whitening", "dimensions", "readers", "budget"),
+)
 _TABLE = "unlabelled"
 
 
@@ -39,15 +48,21 @@ class UnlabelledTraining(Training):
             raise ValueError('whitening = "learned" is of labelled pairs: say "pca", "none" or "auto"')
         if isinstance(self.miner, PoolStage):
             raise ValueError("miner = pool is of labels: leave it out")
-        if isinstance(self.unlabelled, PoolsStage | NeighbourMeanStage):
+        if isinstance(self.unlabelled, GssStage):
+            if unread := [key for key in _OF_NETWORKS if key in self.model_fields_set]:
+                raise ValueError(f"unlabelled = gss trains no network: leave out {', '.join(unread)}")
+            return self
+        if isinstance(self.unlabelled, PoolsStage | NeighbourMeanStage | AutoencoderStage):
             if self.memory is not None or not isinstance(self.miner, AllStage):
                 raise ValueError(f"unlabelled = {kind} chooses what is compared: leave out miner and memory")
-            if isinstance(self.unlabelled, PoolsStage) and loss not in _OF_TUPLES:
+            if not isinstance(self.unlabelled, _OWN_LOSS) and loss not in _OF_TUPLES:
                 raise ValueError(
                     f"unlabelled = {kind} gives tuples: loss is one of {', '.join(_OF_TUPLES)}, not {loss}"
                 )
-        if isinstance(self.unlabelled, NeighbourMeanStage) and "loss" in self.model_fields_set:
-            raise ValueError("unlabelled = knn-mean is its own loss: leave out loss")
+        if isinstance(self.unlabelled, _OWN_LOSS) and "loss" in self.model_fields_set:
+            raise ValueError(f"unlabelled = {kind} is its own loss: leave out loss")
+        if isinstance(self.unlabelled, SiftStage) and loss == "quartet":
+            raise ValueError("unlabelled = sift holds on to the network as it was, as loss = quartet does: choose one")
         if isinstance(self.unlabelled, DbscanStage) and isinstance(self.loss, _CLASSIFIERS):
             raise ValueError(f"unlabelled = dbscan gives any number of classes: loss = {loss} is of a fixed one")
         return self

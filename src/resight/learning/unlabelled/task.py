@@ -5,24 +5,43 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from resight.errors import RecipeError
 from resight.learning.datasets.augment import NONE
 from resight.learning.datasets.pictures import Pictures
 from resight.learning.embedding_task import EmbeddingTask
-from resight.learning.mining.batches import batches_of
+from resight.learning.mining.batches import batches_of, shuffled_batches
 from resight.learning.mining.stages import Sampling
 from resight.learning.model import Model
 from resight.learning.task import Batch, Lesson
-from resight.learning.unlabelled.colmap_pairs import PairGraph, pairs_of_folder
-from resight.learning.unlabelled.mined import Labelling, Mined, Targets, load_mined, mine, save_mined
+from resight.learning.unlabelled.gan import AdversarialLoss
+from resight.learning.unlabelled.mined import (
+    Labelling,
+    Lasting,
+    Mined,
+    Targets,
+    lasting,
+    load_mined,
+    mine,
+    save_mined,
+)
 from resight.learning.unlabelled.neighbour_mean import TargetLoss
 from resight.learning.unlabelled.pools import Pools, batches_of_pools
 from resight.learning.unlabelled.settings import UnlabelledTraining
-from resight.learning.unlabelled.stages import ColmapStage, KmeansStage, NeighbourMeanStage, PoolsStage
+from resight.learning.unlabelled.sift import FidelityLoss
+from resight.learning.unlabelled.stages import (
+    GanStage,
+    KmeansStage,
+    MiningStage,
+    NeighbourMeanStage,
+    PoolsStage,
+    SiftStage,
+)
 
-_PLACES = Sampling(kind="shuffled")
+MINED = "mined"  # in a run's folder
+PLACES = Sampling(kind="shuffled")
+"""Of batches that are checked when they are made, as labels are not known before."""
 
 
 class UnlabelledTask(EmbeddingTask):
@@ -39,18 +58,19 @@ class UnlabelledTask(EmbeddingTask):
         if not isinstance(lesson.settings, UnlabelledTraining):
             raise ValueError("settings without a table unlabelled")
         settings = lesson.settings
+        if not isinstance(settings.unlabelled, MiningStage):
+            raise ValueError(f"unlabelled = {settings.unlabelled.kind} mines nothing")
         self.stage = settings.unlabelled
         count = self.stage.clusters if isinstance(self.stage, KmeansStage) else 0
         photos = replace(lesson.photos, classes=tuple(f"cluster {n}" for n in range(count)))
-        # Labels are not known yet, so batches of them are checked when they are made.
         super().__init__(
-            model, replace(lesson, photos=photos, settings=settings.model_copy(update={"sampling": _PLACES}))
+            model, replace(lesson, photos=photos, settings=settings.model_copy(update={"sampling": PLACES}))
         )
         self.settings = settings
         self.photos = lesson.photos
-        self.mined_in = folder / "mined"
+        self.mined_in = folder / MINED
         self._mined: tuple[int, Mined] | None = None
-        self._pairs: PairGraph | None = None
+        self._lasting: Lasting = None
         if self.plain is None:
             made = self.pictures
             self.plain = Pictures(
@@ -63,20 +83,27 @@ class UnlabelledTask(EmbeddingTask):
                 budget=0,
             )
         if isinstance(self.stage, NeighbourMeanStage):
-            self.loss = TargetLoss()
-            self.module = nn.ModuleDict({"model": model, "loss": self.loss})
+            self.learn_by(TargetLoss())
+        elif isinstance(self.stage, SiftStage):
+            self.learn_by(FidelityLoss(self.loss, self.stage.fidelity))
+        elif isinstance(self.stage, GanStage):
+            judge, temperature = self.stage.judge, self.stage.temperature
+            self.learn_by(AdversarialLoss(model.dimension, judge, temperature, seed=settings.seed))
 
     def batches(self, epoch: int) -> Sequence[Batch]:
         """Of what is mined for the epoch: tuples of pools, or batches of photos by their pseudo-labels."""
         begun, found = self._since(epoch), self._known(epoch)
         if found is None:
+            if self._lasting is None:
+                self._lasting = lasting(self.stage, self.photos.photos, self.photos.file, seed=self.settings.seed)
             found = mine(
                 self.stage,
                 self._describe(np.arange(len(self.photos.photos))),
                 self.photos.photos,
                 self.photos.file,
                 self._last(),
-                pairs=self._colmap(),
+                known=self._lasting,
+                scratch=self._folder(),
                 epoch=epoch,
                 seed=self.settings.seed,
             )
@@ -91,7 +118,10 @@ class UnlabelledTask(EmbeddingTask):
         self._labels = found.labels if isinstance(found, Labelling) else self.photos.labels
         if isinstance(self.loss, TargetLoss) and isinstance(found, Targets):
             self.loss.targets = found.x
-        return super().backward(batch, epoch, step, propagate)
+        if isinstance(self.loss, AdversarialLoss) and isinstance(self.stage, GanStage):
+            self.loss.leads = step < self.stage.lead
+        figures = super().backward(batch, epoch, step, propagate)
+        return {**figures, **self.loss.figures} if isinstance(self.loss, AdversarialLoss) else figures
 
     def _batches(self, found: Mined, epoch: int) -> Sequence[Batch]:
         settings = self.settings
@@ -102,19 +132,11 @@ class UnlabelledTask(EmbeddingTask):
             how = self.stage.model_dump(include=set(PoolsStage.model_fields) - {"every"})
             return batches_of_pools(found, epoch=epoch, seed=seed, **how)
         if isinstance(found, Targets):
-            size = settings.sampling.classes * settings.sampling.each
-            order = np.random.default_rng([seed, epoch]).permutation(len(found.x))
-            return [Batch(places) for places in np.array_split(order, -(-len(order) // size))]
+            return [Batch(p) for p in shuffled_batches(len(found.x), size=settings.batch, epoch=epoch, seed=seed)]
         counts = np.bincount(found.labels[found.labels >= 0])
         able = np.flatnonzero((found.labels >= 0) & (counts[found.labels] > 1))
         drawn = batches_of(settings.sampling, found.labels[able], epoch=epoch, seed=seed)
         return [Batch(able[places]) for places in drawn]
-
-    def _colmap(self) -> PairGraph | None:
-        """Pairs of the models, which are read once."""
-        if isinstance(self.stage, ColmapStage) and self._pairs is None:
-            self._pairs = pairs_of_folder(self.stage, self.photos.file, [photo.path for photo in self.photos.photos])
-        return self._pairs
 
     def _since(self, epoch: int) -> int:
         """The epoch whose mining an epoch learns from."""
@@ -143,12 +165,17 @@ class UnlabelledTask(EmbeddingTask):
         files = sorted(self.mined_in.glob("*.safetensors"))
         return load_mined(files[-1]) if files else None
 
-    def _keep(self, begun: int, found: Mined) -> None:
-        """Write it, and then remove what was before."""
+    def _folder(self) -> Path:
+        """``mined_in``, which is there afterwards."""
         try:
             self.mined_in.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RecipeError(f"{self.mined_in}: cannot be made: {error.strerror}; choose another --into") from error
+        return self.mined_in
+
+    def _keep(self, begun: int, found: Mined) -> None:
+        """Write it, and then remove what was before."""
+        self._folder()
         save_mined(self._file(begun), found)
         self._mined = begun, found
         for file in self.mined_in.glob("*.safetensors"):

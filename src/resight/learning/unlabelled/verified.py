@@ -1,16 +1,20 @@
-"""Pairs of photos whose local features agree on a map of the plane: SIFT as the only teacher (survey §5.2).
+"""Pairs of photos whose local features agree on a map of the plane, verified as a search does it (survey §5.2).
 
-SIFT-CNN (Lv, Zhou, Tian & Li, IEEE TMM 2018) lets SIFT matching choose what a network learns; the geometry is verified
-as a search does it.
+SIFT is the teacher here of photos that the network has near; ``sift`` is SIFT-CNN, whose teacher ranks all photos.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
+from resight.errors import RecipeError
 from resight.geometry.boxes import crop
 from resight.images.read import read_image
 from resight.learning.datasets.photos import Photo
@@ -20,9 +24,11 @@ from resight.local.nearest import match_all
 from resight.local.rootsift import rootsift
 from resight.local.verification import verify
 from resight.search.rerank.neighbours import knn
+from resight.store.records import pack_features, record_length, unpack_features
 
 _RATIO, _MAX_ERROR = 0.8, 0.01  # Lowe's; of the longest side
 _CONTRAST, _EDGE = 0.02, 10.0
+_DIMENSION, _STORED = 128, np.dtype(np.uint8)  # of RootSIFT's descriptors
 
 
 def candidate_pairs(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -38,21 +44,23 @@ def verified_pairs(
     stage: VerifiedStage,
     *,
     seed: int = 0,
+    scratch: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> csr_array:
     """N×N symmetric numbers of inliers, of those of P×2 pairs that verify.
 
-    Features of ``stage.kept`` photos are in memory; of others they are made anew when a pair needs them. progress:
-    pairs done, of all. Raises ImageError where a photo cannot be read.
+    Features of each photo are made once and are on disk until all is done, at most 148 bytes each, and as a collection
+    has them. scratch: folder for that file; None for the system's temporary one. progress: pairs done, of all.
+    Raises ImageError where a photo cannot be read, RecipeError where the folder has no room.
     """
-    features = _Features(photos, stage)
     found = []
-    for done, (i, j) in enumerate(pairs.tolist(), 1):
-        if count := inliers(*features(i), *features(j), seed=seed):
-            found.append((i, j, count))
-        progress(done, len(pairs))
-    counts = np.array([pair for pair in found if pair[2] >= stage.inliers], np.int64).reshape(-1, 3)
-    a, b, weights = counts.T
+    with _file(len(photos), stage, scratch) as file:
+        features = _Features(photos, stage, file)
+        for done, (i, j) in enumerate(pairs.tolist(), 1):
+            if (count := inliers(*features(i), *features(j), seed=seed)) >= stage.inliers:
+                found.append((i, j, count))
+            progress(done, len(pairs))
+    a, b, weights = np.array(found, np.int64).reshape(-1, 3).T
     both = (np.concatenate([weights, weights]), (np.concatenate([a, b]), np.concatenate([b, a])))
     return csr_array(coo_array(both, shape=(len(photos), len(photos))))
 
@@ -63,25 +71,52 @@ def inliers(one: LocalFeatures, side: int, other: LocalFeatures, other_side: int
     return len(verify(one, other, rows, columns, max_error=_MAX_ERROR * other_side, seed=seed).inliers)
 
 
-class _Features:
-    """Features of photos and their pictures' longest sides; those used last are kept."""
+def rootsift_of(photo: Photo, *, features: int, max_side: int) -> tuple[LocalFeatures, int]:
+    """At most so many features of a photo read at a longest side, and that of its picture. Raises ImageError."""
+    whole = photo.path if photo.box is None else crop(read_image(photo.path), photo.box)[0]
+    picture = read_image(whole, max_side=max_side)
+    found = rootsift(picture, max_features=features, contrast_threshold=_CONTRAST, edge_threshold=_EDGE)
+    return found, max(picture.size)
 
-    def __init__(self, photos: Sequence[Photo], stage: VerifiedStage) -> None:
+
+@contextmanager
+def _file(photos: int, stage: VerifiedStage, folder: Path | None) -> Iterator[IO[bytes]]:
+    """A file without a name, for features of so many photos. RecipeError where the folder has no room."""
+    folder = Path(tempfile.gettempdir()) if folder is None else folder
+    most = photos * record_length(stage.features, _DIMENSION, _STORED)
+    free = shutil.disk_usage(folder).free
+    if most > 0.95 * free:
+        raise RecipeError(
+            f"{folder}: features of {photos:,} photos need up to {most / 1e9:.1f} GB, and there are {free / 1e9:.1f} "
+            "GB: ask for fewer of each (unlabelled.features), or make room"
+        )
+    with tempfile.TemporaryFile(dir=folder) as file:
+        yield file
+
+
+class _Features:
+    """Features of photos and their pictures' longest sides, made when they are first needed and kept in a file."""
+
+    def __init__(self, photos: Sequence[Photo], stage: VerifiedStage, file: IO[bytes]) -> None:
         self.photos, self.stage = photos, stage
-        self._kept: OrderedDict[int, tuple[LocalFeatures, int]] = OrderedDict()
+        self._file, self._end = file, 0
+        self._at: dict[int, tuple[int, int, int]] = {}  # offset, number of features, longest side
 
     def __call__(self, place: int) -> tuple[LocalFeatures, int]:
-        if place in self._kept:
-            self._kept.move_to_end(place)
-            return self._kept[place]
-        photo, stage = self.photos[place], self.stage
-        whole = photo.path if photo.box is None else crop(read_image(photo.path), photo.box)[0]
-        picture = read_image(whole, max_side=stage.max_side)
-        features = rootsift(picture, max_features=stage.features, contrast_threshold=_CONTRAST, edge_threshold=_EDGE)
-        self._kept[place] = features, max(picture.size)
-        if len(self._kept) > stage.kept:
-            self._kept.popitem(last=False)
-        return self._kept[place]
+        if place not in self._at:
+            stage = self.stage
+            made, side = rootsift_of(self.photos[place], features=stage.features, max_side=stage.max_side)
+            try:
+                self._file.seek(self._end)
+                self._at[place] = self._end, len(made), side
+                self._end += self._file.write(pack_features(made))
+                self._file.flush()
+            except OSError as error:
+                raise RecipeError(f"features cannot be kept on disk: {error.strerror}; make room") from error
+        offset, count, side = self._at[place]
+        self._file.seek(offset)
+        record = np.frombuffer(self._file.read(record_length(count, _DIMENSION, _STORED)), np.uint8)
+        return unpack_features(record, count, _DIMENSION, _STORED), side
 
 
 def _bytes(features: LocalFeatures) -> NDArray[np.uint8]:

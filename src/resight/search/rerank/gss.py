@@ -95,6 +95,12 @@ class GssModel(nn.Module):
             before = linear
         return states
 
+    def similarities(self, x: Tensor, edges: Tensor, places: Tensor | None = None) -> Tensor:
+        """M×M cosines of what the layers make of N×D descriptors on a graph, N×N sparse; of those places, or of all."""
+        made = self(x, lambda _, h: torch.sparse.mm(edges, h))[-1]
+        unit = normalize(made if places is None else made[places])
+        return unit @ unit.T
+
     @classmethod
     def fit(
         cls,
@@ -129,15 +135,12 @@ class GssModel(nn.Module):
         model = cls(
             vectors.shape[1], layers=layers, neighbours=neighbours, decay=decay, seed=seed, fitted_on=fitted_on
         ).to(device)
-        x, graph = torch.as_tensor(vectors).to(device), _sparse(convolution_graph(vectors, neighbours)[0]).to(device)
+        x, edges = torch.as_tensor(vectors).to(device), sparse(convolution_graph(vectors, neighbours)[0]).to(device)
         rng = np.random.default_rng(seed)
 
         def similarities() -> Tensor:
-            made = model(x, lambda _, h: torch.sparse.mm(graph, h))[-1]
-            if len(made) > pairs_of:
-                made = made[torch.as_tensor(rng.choice(len(made), pairs_of, replace=False)).to(device)]
-            unit = normalize(made)
-            return unit @ unit.T
+            drawn = rng.choice(len(x), pairs_of, replace=False) if len(x) > pairs_of else None
+            return model.similarities(x, edges, None if drawn is None else torch.as_tensor(drawn).to(device))
 
         with torch.no_grad():
             beta = float(np.percentile(similarities().cpu().numpy(), percentile))
@@ -206,7 +209,7 @@ class Gss:
         if not database.one_row_an_image:
             raise QueryError("the database has several rows an image; give GSS one vector an image")
         adjacency, degrees = convolution_graph(database.vectors, model.neighbours)
-        graph = _sparse(adjacency)
+        graph = sparse(adjacency)
         with torch.no_grad():
             *states, made = model(torch.as_tensor(database.vectors), lambda _, h: torch.sparse.mm(graph, h))
             unit = np.where(database.vectors.any(axis=1, keepdims=True), normalize(made).numpy(), np.float32(0))
@@ -256,7 +259,7 @@ class Gss:
         return np.asarray(normalize(made).numpy())
 
 
-def _sparse(matrix: csr_array) -> Tensor:
+def sparse(matrix: csr_array) -> Tensor:
     """As a float32 tensor of torch's coordinate format."""
     entries = matrix.tocoo()
     at = torch.as_tensor(np.stack(entries.coords).astype(np.int64))

@@ -58,7 +58,7 @@ class Source:
     database: one row an image. cache: for what they build. regions: of all its images, of a grid with so many levels,
         where there are any. descriptions: by image id, with local features, where there are any. codebook: their
         words. words: those of an image's features, by its id, where they are kept.
-    max_side: in pixels, of the pictures that these are of. oriented: whether their keypoints have scales and
+    max_side: in pixels, of the pictures at scale 1 that these are of. oriented: whether their keypoints have scales and
         orientations of their own. progress: told what is built.
     """
 

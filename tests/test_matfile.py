@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from resight.evaluation.datasets.matfile import load_mat
+from resight.matfile import load_mat
 
 
 def written(compress=False, **variables):
@@ -87,7 +87,7 @@ def test_any_damage_is_a_value_error(compress):
 
 
 def test_a_bomb_is_refused(monkeypatch):
-    monkeypatch.setattr("resight.evaluation.datasets.matfile._LARGEST", 1000)
+    monkeypatch.setattr("resight.matfile._LARGEST", 1000)
     bomb = zlib.compress(bytes(1001))
     header = written(x=np.ones(1))[:128]
     with pytest.raises(ValueError, match="beyond reason"):

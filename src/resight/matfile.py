@@ -1,7 +1,7 @@
 """MATLAB 5 files (`.mat`, up to version 7) as plain lists: SciPy's reader crashes the process on damaged ones.
 
 MathWorks, "MAT-File Format", level 5: cells, structures, characters, and real numbers, which are all that ground truth
-uses.
+and networks use.
 """
 
 import zlib
@@ -21,17 +21,18 @@ _DEEPEST = 8
 _LARGEST = 1 << 28  # bytes of a decompressed variable
 
 
-def load_mat(data: bytes) -> dict[str, Any]:
+def load_mat(data: bytes, *, others: bool = False) -> dict[str, Any]:
     """Variables by name: cells as a list, structures as a list of dicts, text as a str, numbers as a list; by columns.
 
-    Raises ValueError for anything damaged, for version 7.3, and for kinds of arrays that ground truth has no use for.
+    others: whether arrays of other kinds, such as functions, are None rather than refused.
+    Raises ValueError for anything damaged, for version 7.3, and for kinds of arrays that it does not read.
     """
     if data[:10] == b"MATLAB 7.3":
         raise ValueError("it is of MATLAB 7.3: save it again as version 7")
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128])
     if order is None:
         raise ValueError("it is no MATLAB 5 file")
-    reader = _Reader(order)
+    reader = _Reader(order, others)
     variables = {}
     try:
         for kind, body in reader.elements(data[128:]):
@@ -57,9 +58,10 @@ def _inflated(body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class _Reader:
-    """order: ``<`` or ``>``."""
+    """order: ``<`` or ``>``. others: as ``load_mat`` has it."""
 
     order: str
+    others: bool
 
     def elements(self, data: bytes) -> Iterator[tuple[int, bytes]]:
         """Type and data of each element."""
@@ -87,9 +89,11 @@ class _Reader:
         if depth > _DEEPEST:
             raise ValueError("arrays are nested too deeply")
         parts = self.elements(data)
-        (flags, *_), shape = self._numbers(next(parts)), self._numbers(next(parts))
-        name = self._text(next(parts))
+        flags, *_ = self._numbers(next(parts))
         kind, size = flags & 0xFF, 1
+        if self.others and (flags & _COMPLEX or kind not in (_CELL, _STRUCT, _CHAR, *_NUMERIC)):
+            return "", None
+        shape, name = self._numbers(next(parts)), self._text(next(parts))
         for length in shape:
             size *= length
         if flags & _COMPLEX or not 0 <= size <= len(data):
@@ -106,7 +110,7 @@ class _Reader:
             if len(numbers) != size:
                 raise ValueError(f"an array of {size} numbers has {len(numbers)}")
             return name, numbers
-        raise ValueError(f"an array of class {kind} has no place in a ground truth")
+        raise ValueError(f"an array of class {kind} is none of cells, structures, text and numbers")
 
     def _struct(self, parts: Iterator[tuple[int, bytes]], size: int, depth: int) -> list[dict[str, Any]]:
         (width,) = self._numbers(next(parts))
