@@ -1,6 +1,6 @@
 # make demo      index and search rendered photographs; needs only Python >= 3.11, git and make
 # make test      what every change must pass
-# make test-all  also the tests that take minutes or need ../shared/data in quantity
+# make test-all  also the tests that take minutes, or need ../shared/data in quantity or a chromium
 # make bench     how to measure
 # make clean     remove what these made
 

@@ -26,12 +26,13 @@ def speed(side: int, pairs: int, batch: int, device: str) -> float:
 
 
 def sheet(scenes: Scenes, columns: int) -> np.ndarray:
-    """Pairs side by side, BGR uint8, and again with what is not visible in the other view darker."""
+    """Pairs side by side, BGR uint8, and again with what is not visible in the other view darker; whole rows only."""
     tiles = []
     for pair, seen in zip(scenes.images, scenes.visible, strict=True):
         shown = torch.cat([pair, pair * (0.3 + 0.7 * seen[:, None])])
         tiles.append(np.concatenate([p.permute(1, 2, 0).cpu().numpy() for p in shown], axis=1))
         tiles[-1] = np.pad(tiles[-1], ((2, 2), (2, 6), (0, 0)), constant_values=1)
+    columns = min(columns, len(tiles))
     rows = [np.concatenate(tiles[i : i + columns], axis=1) for i in range(0, len(tiles) // columns * columns, columns)]
     return (255 * np.concatenate(rows)[..., ::-1]).round().astype(np.uint8)
 

@@ -53,6 +53,29 @@ def test_a_big_endian_file_by_hand():
     assert load_mat(header + struct.pack(">II", 14, len(array)) + array) == {"v": [2.5]}
 
 
+def element(kind, data):
+    return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
+
+
+def test_functions_objects_and_complex_numbers_are_left_out_where_that_is_asked_for():
+    """As in files of networks: a function handle (class 16) in a structure, an opaque object (17) without a size."""
+    shape = element(5, struct.pack("<ii", 1, 1))
+    handle = element(14, element(6, struct.pack("<II", 16, 0)) + shape + element(1, b"") + element(14, b""))
+    flags, width, names = (
+        element(6, struct.pack("<II", 2, 0)),
+        element(5, struct.pack("<i", 4)),
+        element(1, b"f\0\0\0"),
+    )
+    struct_ = element(14, flags + shape + element(1, b"net") + width + names + handle)
+    opaque = element(14, element(6, struct.pack("<II", 17, 0)) + element(1, b"o") + element(1, b"MCOS"))
+    whole = written(z=np.array([1 + 2j]), x=np.ones(2)) + struct_ + opaque
+    found = load_mat(whole, others=True)
+    assert found["x"] == [1, 1] and found["net"] == [{"f": None}] and found.get("z") is None
+    for data in (written() + struct_, written() + opaque):
+        with pytest.raises(ValueError, match=r"class 16 is none of cells|of a size that the file"):
+            load_mat(data)
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

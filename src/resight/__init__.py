@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resight.search.examples import Example as Example
     from resight.search.ranking import Evidence as Evidence
     from resight.search.ranking import Ranking as Ranking
+    from resight.server.client import connect as connect
 
 _HOMES = {
     "Collection": "resight.search.collection",
@@ -40,6 +41,7 @@ _HOMES = {
     "Recipe": "resight.recipes",
     "Report": "resight.evaluation",
     "ResightError": "resight.errors",
+    "connect": "resight.server.client",
     "evaluate": "resight.evaluation",
     "fit_recipe": "resight.describe.fit",
     "import_weights": "resight.describe.published",

@@ -30,3 +30,7 @@ class QueryError(ResightError):
 
 class GroundTruthError(ResightError):
     """A labelled set whose ground truth is empty, malformed or does not match its images."""
+
+
+class ServiceError(ResightError):
+    """A service that does not answer, or will not do what was asked: without its token, or too busy."""

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -77,6 +78,18 @@ def test_a_query_and_junk_do_not_vote(write_set, number_collection, recipe):
     labelled = load_labelled(write_set(NUMBERS, **truth))
     told = predict(labelled, recipe)
     assert told == {"a/1.txt": Prediction("b", -10.0)} and recognise(solution(labelled), told).gap == 1
+
+
+def test_what_several_subsets_ask_is_answered_once_for_all_of_them(write_set, number_collection, recipe):
+    """As of Revisited Oxford's easy and hard answers, each of which is junk where the others are asked for."""
+    easy = Query("q/ten.txt", frozenset({"a/1.txt"}), junk=frozenset({"a/2.txt", "b/1.txt"}), subset="easy")
+    hard = Query("q/ten.txt", frozenset({"a/2.txt"}), junk=frozenset({"a/1.txt", "b/1.txt"}), subset="hard")
+    plain = load_labelled(write_set(NUMBERS | ASKED, **TRUTH))
+    for queries in ((easy, hard), (hard, easy)):
+        labelled = replace(plain, queries=queries, groups={"a/1.txt": "a", "a/2.txt": "A", "b/1.txt": "b"})
+        assert solution(labelled) == {"q/ten.txt": {"a", "A"}}
+        told = predict(labelled, recipe)
+        assert told == {"q/ten.txt": Prediction("a", pytest.approx(-0.1, abs=1e-5))}
 
 
 def naive_gap(predictions, answers):
@@ -155,6 +168,8 @@ def test_the_command_predicts_writes_and_judges_alike(numbers, recipe, tmp_path,
     assert lost.exit_code == 2 and "there is no folder" in lost.stderr
     both = run(numbers.root, "--predictions", tmp_path / "ours.csv", "--recipe", "mac")
     assert both.exit_code == 2 and "leave out --recipe" in both.stderr
+    both = run(numbers.root, "--predictions", tmp_path / "ours.csv", "--votes", 2, "--accepted")
+    assert both.exit_code == 2 and "leave out --votes, --accepted" in both.stderr
 
 
 def test_the_command_scores_a_submission_of_gldv2(tmp_path):
@@ -165,3 +180,6 @@ def test_the_command_scores_a_submission_of_gldv2(tmp_path):
     assert {part: one["gap"] for part, one in found.items()} == {"public": 0.5, "private": 1.0}
     without = run(truth)
     assert without.exit_code == 2 and "has answers without photos: give --predictions" in without.stderr
+    truth.write_text("id,landmarks,Usage\nb000,,Public\n")
+    nothing = run(truth, "--predictions", theirs)
+    assert nothing.exit_code == 2 and "no test image shows a landmark" in nothing.stderr

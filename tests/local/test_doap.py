@@ -78,6 +78,7 @@ class Dagnn:
 
     def norm(self, name, width):
         values = self.rng.uniform(0.5, 1.5, (4, width, 1)).astype(np.float32)
+        values[[0, 3]] *= 0.01  # deviations so small that MatConvNet's ε, which is in them, counts
         moments = np.hstack([values[2] - 1, values[3]])
         for part, value in (("m", values[0]), ("b", values[1] - 1), ("x", moments)):
             self.params.append({"name": name + part, "value": value})

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from resight.cli import (
     compare,
     datasets,
+    duplicates,
     engine,
     evaluate,
     explain,
@@ -72,6 +73,7 @@ app.command("index")(index.index)
 app.command("search")(search.search)
 app.command("explain")(explain.explain)
 app.command("info")(inspect.info)
+app.command("duplicates")(duplicates.duplicates)
 app.command("failures")(inspect.failures)
 app.command("remove")(index.remove)
 app.command("verify")(inspect.verify)

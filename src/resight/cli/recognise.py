@@ -9,7 +9,7 @@ import typer
 from resight.cli import output
 from resight.cli.options import Json, Quiet, RecipeName, Weights, Workers, chosen_recipe
 from resight.cli.progress import Reporter
-from resight.errors import QueryError
+from resight.errors import GroundTruthError, QueryError
 
 
 def recognise(
@@ -50,8 +50,17 @@ def recognise(
     from resight.evaluation.datasets import recognition
     from resight.evaluation.exchange import check_folder
 
-    if predictions is not None and (recipe is not None or into is not None):
-        raise QueryError("--predictions are judged in place of a recipe's: leave out --recipe and --into")
+    of_recipe = {
+        "--recipe": recipe,
+        "--weights": weights,
+        "--votes": votes != 1,
+        "--accepted": accepted,
+        "--distractors": distractors,
+        "--collection": collection,
+        "--into": into,
+    }
+    if predictions is not None and (given := [name for name, value in of_recipe.items() if value]):
+        raise QueryError(f"--predictions are judged in place of a recipe's: leave out {', '.join(given)}")
     if labelled.suffix == ".csv":
         if predictions is None:
             raise QueryError(f"{labelled}: has answers without photos: give --predictions CSV")
@@ -61,6 +70,8 @@ def recognise(
             for part, solution in recognition.read_recognition(labelled).items()
             if any(solution.values())
         }
+        if not found:
+            raise GroundTruthError(f"{labelled}: no test image shows a landmark: there is nothing to recognise")
     else:
         chosen = evaluation.load_labelled(labelled)
         if into is not None:

@@ -1,4 +1,4 @@
-"""The verb that learns from labels: train."""
+"""The verb that learns: train."""
 
 import json as json_module
 from collections.abc import Callable, Sequence

@@ -75,6 +75,10 @@ class ClusterCollection(Collection):
             codebook=None if words is None else words.facts,
         )
 
+    def reopened(self) -> Self:
+        """Not done in shards: CollectionError."""
+        raise CollectionError(f"{self._files.url}: join it again to search what there is now")
+
     def verify(self, *, progress: Callable[[Progress], None] | None = None) -> list[str]:
         """Not done in shards: CollectionError."""
         raise CollectionError(f"{self._files.url}: a collection in shards is not checked so; index the photos again")

@@ -28,7 +28,7 @@ from resight.search.expansion import Verified
 from resight.search.filters import squared_idf
 from resight.search.local_expansion import OWN, ExpandedQuery
 from resight.search.ranking import Ranking
-from resight.search.searcher import Searcher, Timing
+from resight.search.searcher import UNKNOWN, Searcher, Timing
 from resight.store.store import Store
 from resight.store.word_filters import word_filter
 
@@ -103,6 +103,7 @@ class ClusterSearcher(Searcher):
         shortlist: NDArray[np.int64],
         stage: VerifyStage,
         expanded: ExpandedQuery | None = None,
+        of: tuple[int, NDArray[np.float32]] = (0, UNKNOWN),
     ) -> Verified:
         """As ``Searcher.verify``, by each shard for those of its images that are on the shortlist."""
         if query.local is None:
@@ -120,6 +121,8 @@ class ClusterSearcher(Searcher):
         answers = self._replicas.ask("verify", questions)
         evidence = {image: e for found, _ in answers.values() for image, e in found.items()}
         by_position = {position: evidence[int(ids[position])] for position in shortlist.tolist()}
+        for position, found in by_position.items():
+            self._tell(position, found, of)
         return by_position, sum(compared for _, compared in answers.values())
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:

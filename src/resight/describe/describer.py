@@ -14,6 +14,7 @@ from resight.errors import RecipeError
 from resight.geometry.boxes import Box, check_box, crop
 from resight.images.image import Image
 from resight.images.read import read_image
+from resight.local.features import LocalFeatures
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resight.describe.global_descriptor import GlobalDescriber
+
+
+Part = tuple[Image, tuple[float, float], tuple[int, int]]
+"""Pixels, the (x, y) of their corner in the upright original, and the original's (width, height)."""
 
 
 def load_global(stage: GlobalStage, recipe: str, engine: str | None = None) -> "GlobalDescriber":
@@ -68,9 +73,7 @@ class Describer:
         learned = " ".join(filter(None, parts))
         return hashlib.sha256(f"{self.recipe.fingerprint} {learned}".encode()).hexdigest()
 
-    def read(
-        self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
-    ) -> tuple[Image, tuple[float, float], tuple[int, int]]:
+    def read(self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None) -> Part:
         """The pixels that describe an image or a box in it.
 
         Returns them, the (x, y) of their corner in the upright original, and the original's (width, height). A crop
@@ -111,12 +114,24 @@ class Describer:
         Local features are in the original's pixels also for a box. Raises as ``read``, and RecipeError where the
         recipe's network cannot run.
         """
-        image, (left, top), size = self.read(value, box)
-        features = None
-        if self.local is not None:
-            found = self.local.extract(image)
-            colours = None if found.colours is None else found.colours.moved(left, top)
-            features = replace(found, xy=found.xy + np.array([left, top], np.float32), colours=colours)
-        network = self.network
-        vector = None if network is None else network.describe(image.pixels)
-        return Description(size, vector, features)
+        return self.describe_read([self.read(value, box)])[0]
+
+    def describe_read(self, parts: Sequence[Part]) -> list[Description]:
+        """The descriptions of what ``read`` returned, all of which go through the network together.
+
+        Each is what it would be by itself. Raises RecipeError where the recipe's network cannot run.
+        """
+        network, local = self.network, [self._local_of(part) for part in parts]
+        vectors: list[NDArray[np.float32]] | list[None] = [None] * len(parts)
+        if network is not None:
+            vectors = list(network.describe_each(network.prepare(image.pixels) for image, _, _ in parts))
+        sizes = [size for _, _, size in parts]
+        return [Description(size, vector, own) for size, vector, own in zip(sizes, vectors, local, strict=True)]
+
+    def _local_of(self, part: Part) -> LocalFeatures | None:
+        image, (left, top), _ = part
+        if self.local is None:
+            return None
+        found = self.local.extract(image)
+        colours = None if found.colours is None else found.colours.moved(left, top)
+        return replace(found, xy=found.xy + np.array([left, top], np.float32), colours=colours)

@@ -1,6 +1,7 @@
 """The leaderboard: how good, how quick, how large each recipe is on each set, as a page, a table and a file."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -87,17 +88,24 @@ class Leaderboard:
         return f"# Leaderboard\n\n{_HOW}\n\n{measured}\n\n{self.table()}\n"
 
     def write(self, into: Path) -> None:
-        """Write leaderboard.md, results.csv and results.json into a folder, each whole or not at all."""
-        into.mkdir(parents=True, exist_ok=True)
+        """Write leaderboard.md, results.csv and results.json into a folder, each whole or not at all.
+
+        Raises ResightError where they cannot be written.
+        """
         facts = {"format": _FORMAT, "version": _VERSION, "cells": [asdict(cell) for cell in self.cells]}
-        _replace(into / "results.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
-        _replace(into / "leaderboard.md", self.page())
-        temporary = into / f".results.{os.getpid()}.csv"
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*(field.name for field in fields(Checked)), "published", "seconds", "machine"])
-            writer.writerows((*astuple(c.checked), c.published, c.seconds, c.machine) for c in self.cells)
-        temporary.replace(into / "results.csv")
+        rows = io.StringIO(newline="")
+        writer = csv.writer(rows, lineterminator="\n")
+        writer.writerow([*(field.name for field in fields(Checked)), "published", "seconds", "machine"])
+        writer.writerows((*astuple(c.checked), c.published, c.seconds, c.machine) for c in self.cells)
+        try:
+            into.mkdir(parents=True, exist_ok=True)
+            _replace(into / "results.json", json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
+            _replace(into / "leaderboard.md", self.page())
+            _replace(into / "results.csv", rows.getvalue())
+        except OSError as error:
+            raise ResightError(
+                f"{into}: cannot be written: {error.strerror or error}; choose another --into"
+            ) from error
 
 
 _HEAD = ("recipe", "mAP", "P@1", "ms a query", "bytes an image", "published mAP", "learned from it")
@@ -129,7 +137,7 @@ def _percent(value: float | None) -> str:
 
 def _replace(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", newline="")
     temporary.replace(path)
 
 

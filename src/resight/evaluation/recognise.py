@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from resight.errors import GroundTruthError, ResightError
 from resight.evaluation.datasets.recognition import Prediction
 from resight.evaluation.exchange import lookup, query_names, questions
-from resight.evaluation.labelled import LabelledSet, with_distractors
+from resight.evaluation.labelled import LabelledSet, Query, with_distractors
 from resight.evaluation.objects import objects
 from resight.evaluation.protocol import ask, ids_of, opened
 from resight.recipes.recipe import Recipe
@@ -54,7 +54,8 @@ def predict(
 
     A query's first ``votes`` results give their scores to the objects that they show, and the label with the largest
     sum, then the one seen first, is predicted with that sum as its confidence. Photos of which no object is known, such
-    as distractors, vote for none, which can win. Junk, and the query itself, do not vote.
+    as distractors, vote for none, which can win. Junk, and the query itself, do not vote; where subsets ask the same,
+    what is junk in all of them.
     accepted: only what the recipe accepts as a match votes. The other arguments, and what is raised, are as of
     `evaluate`; ResightError too where one photo is asked with several boxes, and where ``votes`` is not positive.
     """
@@ -71,16 +72,17 @@ def predict(
         index.add([labelled.locate(path) for path in labelled.database], workers=workers, progress=progress)
         ids = ids_of(index, labelled)
         labels = {image_id: shows.get(path) for path, image_id in ids.items()}
-        queries = {(query.path, query.box): query for query in reversed(labelled.queries)}
-        for done, question in enumerate(questions(labelled), 1):
-            query = queries[question]
-            ranking, _ = ask(index, labelled, query, ids)
-            removed = {ids[path] for path in query.removed if path in ids}
+        asked = {question: list[Query]() for question in questions(labelled)}
+        for query in labelled.queries:
+            asked[query.path, query.box].append(query)
+        for done, ((path, _), same) in enumerate(asked.items(), 1):
+            ranking, _ = ask(index, labelled, same[0], ids)
+            removed = {ids[each] for each in frozenset.intersection(*(q.removed for q in same)) if each in ids}
             vote = _vote(ranking, removed, labels, votes, accepted)
             if vote is not None:
-                found[query.path] = vote
+                found[path] = vote
             if progress is not None:
-                progress(Progress("searching", done, len(queries)))
+                progress(Progress("searching", done, len(asked)))
     return found
 
 
@@ -141,14 +143,21 @@ def read_set_predictions(file: Path, labelled: LabelledSet) -> tuple[dict[str, P
 
 
 def write_set_predictions(predictions: Mapping[str, Prediction], file: Path) -> None:
-    """Write predictions as ``read_set_predictions`` reads them."""
+    """Write predictions as ``read_set_predictions`` reads them, whole or not at all.
+
+    Raises ResightError where the file cannot be written.
+    """
+    partial = file.with_name(f".{file.name}.partial")
     try:
-        with file.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
             table = csv.writer(lines, lineterminator="\n")
             table.writerow(_COLUMNS)
             table.writerows((query, p.label, repr(p.confidence)) for query, p in predictions.items())
+        partial.replace(file)
     except OSError as error:
         raise ResightError(f"cannot write {file}: {error.strerror}; name a file in a writable folder") from error
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _confidence(text: str, where: str) -> float:

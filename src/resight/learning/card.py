@@ -6,6 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from resight.learning.settings import flat
 from resight.networks.weights import read_checkpoint
 from resight.recipes.local_stages import DoapFeatures, LayerStage
 from resight.recipes.recipe import Recipe
@@ -132,7 +133,7 @@ def _learned(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _settings(facts: Mapping[str, Any]) -> list[str]:
-    return [f"| {key} | `{value}` |" for key, value in _flat(facts.get("settings", {}))]
+    return [f"| {key} | `{value}` |" for key, value in flat(facts.get("settings", {}))]
 
 
 def _readiness(recipe: Recipe) -> list[str]:
@@ -149,18 +150,11 @@ def _readiness(recipe: Recipe) -> list[str]:
 
 def rows(head: str, facts: Mapping[str, Any]) -> list[str]:
     """Lines of a table of facts, those of tables in them by dotted keys."""
-    return _table(head, [f"| {key} | {_figure(value)} |" for key, value in _flat(facts)])
+    return _table(head, [f"| {key} | {_figure(value)} |" for key, value in flat(facts)])
 
 
 def _table(head: str, rows: list[str]) -> list[str]:
     return [f"| {head} | value |", "| --- | --- |", *rows, ""] if rows else ["Nothing was said.", ""]
-
-
-def _flat(value: Any, above: str = "") -> list[tuple[str, Any]]:
-    """Dotted keys of nested tables."""
-    if not isinstance(value, Mapping):
-        return [(above, value)]
-    return [pair for key, each in value.items() for pair in _flat(each, f"{above}.{key}" if above else str(key))]
 
 
 def _figure(value: Any) -> str:

@@ -12,6 +12,7 @@ from resight.evaluation.page import write_page
 from resight.evaluation.report import Report
 from resight.learning.curves import Points, curves
 from resight.learning.log import read_log
+from resight.learning.settings import flat
 
 _PLACE = frozenset({"epoch", "step", "part"})
 _FIGURES = {
@@ -56,7 +57,7 @@ def _page(facts: Mapping[str, Any], runs: Mapping[str, Path], shown: str) -> Ite
         yield from _curves(read_log(folder / "log.csv"))
     pairs = [("set", _described(facts["set"])), ("validation", _described(facts["validation"] or {}))]
     yield f"<h2>What it was trained on</h2>\n{_list(pairs)}{shown}"
-    yield f"<h2>Settings</h2>\n{_list(_flat(facts['settings']))}"
+    yield f"<h2>Settings</h2>\n{_list([(key, str(value)) for key, value in flat(facts['settings'])])}"
     yield f"<h2>Versions</h2>\n{_list(list(facts['versions'].items()))}</main>\n</body>\n</html>\n"
 
 
@@ -106,13 +107,6 @@ def _described(facts: Mapping[str, Any]) -> str:
     counts = [f"{facts[key]:,} {key}" for key in ("photos", "classes", "database", "queries") if key in facts]
     chosen = f" ({facts['selection']})" if facts["selection"] else ""
     return f"{facts['name']}{chosen}: {', '.join(counts)}; revision {facts['revision'][:12] or 'unknown'}"
-
-
-def _flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for key, value in table.items():
-        found += _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else [(before + key, str(value))]
-    return found
 
 
 def _list(pairs: Sequence[tuple[str, str]]) -> str:

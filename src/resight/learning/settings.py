@@ -189,5 +189,5 @@ def flat(table: Mapping[str, Any], before: str = "") -> list[tuple[str, Any]]:
     """Dotted keys and values of nested tables."""
     found: list[tuple[str, Any]] = []
     for key, value in table.items():
-        found += flat(value, f"{before}{key}.") if isinstance(value, dict) else [(before + key, value)]
+        found += flat(value, f"{before}{key}.") if isinstance(value, Mapping) else [(before + key, value)]
     return found

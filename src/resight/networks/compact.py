@@ -100,7 +100,7 @@ class Compact(nn.Module):
 
     def folded(self) -> "Compact":
         """A frozen copy for inference, its batch normalisations folded into the convolutions before them."""
-        made = copy.deepcopy(self).eval().requires_grad_(False)
+        made = copy.deepcopy(self).eval()
         for module in made.modules():
             if isinstance(module, ConvBlock) and isinstance(module.norm, nn.BatchNorm2d):
                 module.conv, module.norm = fuse_conv_bn_eval(module.conv, module.norm), nn.Identity()
@@ -149,7 +149,10 @@ def save_compact(network: Compact, path: str | Path, metadata: Mapping[str, Any]
             continue
         kept = value.detach().cpu().to(torch.float16 if value.ndim > 1 else torch.float32)
         if not bool(kept.isfinite().all()):
-            raise RecipeError(f"{path}: not written: {name} has entries that are not finite in 16 bits")
+            raise RecipeError(
+                f"{path}: not written: {name} has entries that are not finite in 16 bits, as of a training "
+                "that diverged: lower its rate"
+            )
         tensors[name] = kept.numpy()
     return save_artefact(path, _KIND, tensors, metadata)
 

@@ -15,22 +15,24 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from resight.describe.describer import Describer
+from resight.describe.describer import Describer, Part
 from resight.describe.description import Description
-from resight.errors import CollectionError, ImageError, QueryError
+from resight.errors import CollectionError, ImageError, QueryError, ResightError
 from resight.fitted import Fitted
 from resight.geometry.boxes import Box, check_box
 from resight.images.image import Image
 from resight.recipes.recipe import Recipe, load_recipe
+from resight.search.duplicates import OVERLAP, Cluster, clusters, find_duplicates
 from resight.search.examples import DescribedExample, Example, check_wanted
 from resight.search.index_tuning import Tuned, Wanted
 from resight.search.index_tuning import tune as tune_index
 from resight.search.ranking import Ranking
 from resight.search.regions import describe_regions
-from resight.search.searcher import Searcher, Timing
+from resight.search.searcher import Heard, Searcher, Timing
 from resight.store import engines, indexing, metadata
 from resight.store.catalogue import FILE, Entry, Failure
 from resight.store.check import problems
+from resight.store.duplicates import Decision, decide, decisions, pairs, uncompared
 from resight.store.engines import EngineState
 from resight.store.facts import Value
 from resight.store.hash_codes import hash_function, refresh_codes
@@ -117,6 +119,26 @@ class Collection:
     def close(self) -> None:
         """Release the folder."""
         self._store.close()
+
+    @property
+    def version(self) -> int:
+        """Another number as soon as another process, or another opened Collection, has written."""
+        return self._store.catalogue.version
+
+    def reopened(self) -> Self:
+        """A reader of what there is now, ready to be searched, with what is loaded of the recipe.
+
+        This one stays as it is. Threads may share it, but describe one query at a time. Raises CollectionError as
+        ``open`` and as a search would.
+        """
+        store = Store(self._store.folder, write=False)
+        again = type(self)(store, self._describer if store.recipe == self.recipe else Describer(store.recipe))
+        try:
+            again._open_searcher().warm()
+        except BaseException:
+            again.close()
+            raise
+        return again
 
     def __enter__(self) -> Self:
         return self
@@ -228,11 +250,55 @@ class Collection:
         self, examples: Sequence[Example], *, top: int | None = None, where: Where | None = None, exact: bool = False
     ) -> tuple[Ranking, Timing]:
         """As ``search_examples``, and what it cost."""
-        check_wanted([example.weight for example in examples])
         self._open_searcher()
         began = time.perf_counter()
-        described = [self._described_example(example, number) for number, example in enumerate(examples, 1)]
-        return self._ranked(described, top, where, exact, time.perf_counter() - began)
+        described = self.describe_examples(examples)
+        return self.rank_described(described, top=top, where=where, exact=exact, described=time.perf_counter() - began)
+
+    def describe_examples(self, examples: Sequence[Example]) -> list[DescribedExample]:
+        """The first half of ``search_examples``: what the recipe says of each example. Raises as that."""
+        (found,) = self.describe_together([examples])
+        if isinstance(found, ResightError):
+            raise found
+        return found
+
+    def describe_together(self, queries: Sequence[Sequence[Example]]) -> list[list[DescribedExample] | ResightError]:
+        """As ``describe_examples`` of several queries, whose pictures go through the network together.
+
+        In the place of one that cannot be described is what would be raised for it.
+        """
+        self._open_searcher()
+        read = [self._read_query(examples) for examples in queries]
+        parts = [part for found in read if isinstance(found, list) for part in found if isinstance(part, tuple)]
+        described = iter(self._describer.describe_read(parts))
+        answers: list[list[DescribedExample] | ResightError] = []
+        for examples, found in zip(queries, read, strict=True):
+            if isinstance(found, ResightError):
+                answers.append(found)
+                continue
+            own = [part if isinstance(part, Description) else next(described) for part in found]
+            boxes = [
+                None if e.box is None else check_box(e.box, d.size, e.name) for e, d in zip(examples, own, strict=True)
+            ]
+            answers.append([DescribedExample(d, box, e.weight) for e, d, box in zip(examples, own, boxes, strict=True)])
+        return answers
+
+    def rank_described(
+        self,
+        examples: Sequence[DescribedExample],
+        *,
+        top: int | None = None,
+        where: Where | None = None,
+        exact: bool = False,
+        described: float = 0.0,
+        heard: Heard | None = None,
+    ) -> tuple[Ranking, Timing]:
+        """The second half of ``search_examples``, which threads may do at the same time, and what it cost.
+
+        described: seconds that the first half took. heard: is told the first ranking and each image as it is verified;
+        what it raises ends the search.
+        """
+        return self._ranked(examples, top, where, exact, described, heard)
 
     def _ranked(
         self,
@@ -241,9 +307,10 @@ class Collection:
         where: Where | None,
         exact: bool,
         described: float,
+        heard: Heard | None = None,
     ) -> tuple[Ranking, Timing]:
         began = time.perf_counter()
-        searcher = self._open_searcher()
+        searcher = self._open_searcher().heard_by(heard)
         if where is not None:
             rows = searcher.snapshot.positions(matching_ids(self._store.catalogue, where))
             searcher = searcher.among(rows[rows >= 0])
@@ -253,17 +320,21 @@ class Collection:
         ranking, timing = searcher.rank_examples(examples, top, described)
         return ranking, replace(timing, filter=timing.filter + narrowed)
 
-    def _described_example(self, example: Example, number: int) -> DescribedExample:
-        box = example.box
+    def _read_query(self, examples: Sequence[Example]) -> list[Description | Part] | ResightError:
+        """For each example what is stored of it, or what is to be described; or the error that it is."""
+        parts = []
         try:
-            description = self._described(example.image, box)
-            if box is not None:
-                box = check_box(box, description.size, example.name)
-        except ImageError as error:
-            raise QueryError(f"example {number}, {example.name}: {error.reason}") from error
-        except QueryError as error:
-            raise QueryError(f"example {number}, {error}") from error
-        return DescribedExample(description, box, example.weight)
+            check_wanted([example.weight for example in examples])
+            for number, example in enumerate(examples, 1):
+                try:
+                    parts.append(self._stored_or_read(example.image, example.box))
+                except ImageError as error:
+                    raise QueryError(f"example {number}, {example.name}: {error.reason}") from error
+                except QueryError as error:
+                    raise QueryError(f"example {number}, {error}") from error
+        except ResightError as error:
+            return error
+        return parts
 
     def branch_similarities(
         self,
@@ -364,6 +435,12 @@ class Collection:
     def _described(
         self, query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
     ) -> Description:
+        found = self._stored_or_read(query, box)
+        return found if isinstance(found, Description) else self._describer.describe_read([found])[0]
+
+    def _stored_or_read(
+        self, query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
+    ) -> Description | Part:
         if isinstance(query, int | np.integer):
             searcher = self._open_searcher()
             try:
@@ -377,7 +454,7 @@ class Collection:
             query = self.entry(query).origin
         if self.recipe.global_ is not None:
             self._check_fingerprint()
-        return self._describer.describe(query, box)
+        return self._describer.read(query, box)
 
     def entry(self, image_id: int) -> Entry:
         """An image by its id; QueryError for an unknown one."""
@@ -391,10 +468,19 @@ class Collection:
         rows = self._store.catalogue.rows("SELECT id FROM images WHERE origin = ?", (origin,))
         return int(rows[0][0]) if rows else None
 
+    def digest(self, image_id: int) -> str:
+        """The digest of an image's content (``resight.images.digest``); QueryError for an unknown id."""
+        self.entry(image_id)
+        return str(self._store.catalogue.rows("SELECT digest FROM images WHERE id = ?", (int(image_id),))[0][0])
+
     def entries(self, *, after: int = 0, limit: int | None = None) -> Iterator[Entry]:
         """Images by ascending id, from the first above `after`, at most `limit`."""
         rows = self._store.catalogue.each(f"{_ENTRY} WHERE id > ? ORDER BY id LIMIT ?", after)
         return map(_entry, islice(rows, limit))
+
+    def matching(self, where: Where) -> NDArray[np.int64]:
+        """Ascending ids of the images of which a condition is true, (M,) int64; QueryError as ``search``."""
+        return matching_ids(self._store.catalogue, where)
 
     def digests(self) -> Iterator[tuple[str, str]]:
         """Images' origins and the digests of their content (``resight.images.digest``), by origin."""
@@ -437,10 +523,10 @@ class Collection:
         """The keys of all images' metadata and what values they have, once for each kind of value."""
         return metadata.summary(self._store.catalogue)
 
-    def failures(self) -> Iterator[Failure]:
-        """Files that could not be indexed, by name."""
+    def failures(self, *, after: str = "") -> Iterator[Failure]:
+        """Files that could not be indexed, by name, from the first behind `after`."""
         rows = self._store.catalogue.each(
-            "SELECT origin, reason FROM failures WHERE origin > ? ORDER BY origin LIMIT ?", ""
+            "SELECT origin, reason FROM failures WHERE origin > ? ORDER BY origin LIMIT ?", after
         )
         return (Failure(origin, reason) for origin, reason in rows)
 
@@ -465,6 +551,30 @@ class Collection:
             advice=indexing.advice(store),
             **{name: int(store.catalogue.rows(sql)[0][0]) for name, sql in count.items()},
         )
+
+    def find_duplicates(self, *, again: bool = False, progress: Callable[[Progress], None] | None = None) -> int:
+        """Look for near-duplicates of what was added since the last time; see ``resight.search.duplicates``."""
+        self._writable()
+        with writing(self._store.folder):
+            return find_duplicates(self._store, again=again, progress=progress or (lambda _: None))
+
+    def duplicates(self, *, overlap: float = OVERLAP) -> list[Cluster]:
+        """Clusters of the near-duplicates found so far; see ``resight.search.duplicates.clusters``."""
+        with self._store.catalogue.snapshot():
+            return clusters(pairs(self._store.catalogue), decisions(self._store.catalogue), overlap)
+
+    def uncompared(self) -> int:
+        """How many images ``find_duplicates`` has yet to look at."""
+        return len(uncompared(self._store.catalogue))
+
+    def decide_duplicates(self, images: Sequence[int], decision: Decision | None) -> None:
+        """Remember that some images are "duplicates" of each other, or all "different"; None forgets what was decided.
+
+        Kept until an image goes, whatever is found again. QueryError for an unknown id.
+        """
+        self._writable()
+        with writing(self._store.folder):
+            decide(self._store.catalogue, images, decision)
 
     def verify(self, *, progress: Callable[[Progress], None] | None = None) -> list[str]:
         """What is damaged in the collection's files, in words; empty if it is sound."""

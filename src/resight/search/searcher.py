@@ -53,9 +53,38 @@ from resight.store.region_log import RegionLog
 from resight.store.store import Store, read_features
 from resight.store.word_filters import word_filter
 
+UNKNOWN = np.empty(0, np.float32)
+"""Similarities that nobody who listens is told of."""
+
 _CANDIDATES = 4  # times the shortlist, of images that the index finds: an expanded query looks among them too
 _NO_WORDS = np.empty((0, 1), np.int64)
 _UNVERIFIED = 1000  # images that the index finds where none is verified and the caller does not say how many
+
+
+@dataclass(frozen=True, eq=False)
+class Filtered:
+    """A search's first ranking, which verification will change: ids and scores, best first."""
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """An image that a search has just verified for one of its examples, by its number from 0.
+
+    score: the probability by this evidence alone; None where an expanded query was compared again, whose similarity
+        is not this one's, and with a recipe that has no calibration.
+    """
+
+    image: int
+    example: int
+    evidence: Evidence
+    score: float | None
+
+
+Heard = Callable[[Filtered | Checked], None]
+"""Is told what a search has found so far; what it raises ends the search."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +109,8 @@ class Searcher:
         own. What images are described with must be the same: CollectionError where it is not.
     progress: told what [[rerank]] builds once for this state of the collection.
     """
+
+    _heard: Heard | None = None
 
     def __init__(
         self,
@@ -118,6 +149,22 @@ class Searcher:
         for made in ("reranking", "_database", "_by_words", "_hashed", "_nearest", "_code_index"):
             part.__dict__.pop(made, None)  # they are of other images
         return part
+
+    def heard_by(self, heard: Heard | None) -> "Searcher":
+        """One that ranks alike, and tells `heard` its first ranking and each image that it verifies."""
+        if heard is None:
+            return self
+        told = copy(self)
+        told._heard = heard
+        return told
+
+    def warm(self) -> None:
+        """Read and build now what the first search would, so that those at the same time do not each do it."""
+        if self.recipe.hash is not None and len(self.snapshot):
+            self._hashed  # noqa: B018 - made when first read, as are the others
+        self._by_words, self._nearest  # noqa: B018
+        if self.recipe.rerank and len(self.snapshot):
+            self.reranking  # noqa: B018
 
     def nearest(self, examples: Sequence[DescribedExample], top: int | None) -> "Searcher":
         """One that ranks only what an index finds for the examples, together and one by one.
@@ -199,6 +246,8 @@ class Searcher:
         ids, stage = self.snapshot.ids, self.recipe.verify
         order, scores, located = self.ordered(examples, similarity)
         filtered = time.perf_counter()
+        if self._heard is not None:
+            self._heard(Filtered(ids[order], scores))
         if stage is None or self.recipe.calibration is None:
             order, scores = order[:top], scores[:top]
             found = tuple(map(located.get, order.tolist()))
@@ -206,8 +255,8 @@ class Searcher:
             return ranking, Timing(described, filtered - began, 0.0, compared)
         shortlist = order[: stage.shortlist]
         verified = [
-            self.verify(example.description, words, example.box, shortlist, stage)
-            for example, words in zip(examples, assigned, strict=True)
+            self.verify(example.description, words, example.box, shortlist, stage, of=(number, each[number]))
+            for number, (example, words) in enumerate(zip(examples, assigned, strict=True))
         ]
         if self.recipe.expansion is not None:
             expanded = expand(self, examples, assigned, Found(each, verified, shortlist))
@@ -311,7 +360,7 @@ class Searcher:
             descriptions=None if self.recipe.local is None else self.descriptions,
             codebook=self.snapshot.codebook,
             words=self.words,
-            max_side=self.recipe.image.max_side,
+            max_side=self.recipe.local_side,
             oriented=self.recipe.local is not None and self.recipe.local.oriented,
             progress=self._progress,
         )
@@ -397,10 +446,12 @@ class Searcher:
         shortlist: NDArray[np.int64],
         stage: VerifyStage,
         expanded: ExpandedQuery | None = None,
+        of: tuple[int, NDArray[np.float32]] = (0, UNKNOWN),
     ) -> Verified:
         """What speaks for each image of a shortlist of positions, and the comparisons made.
 
-        assigned: words of the query's features, N×k. expanded: the query as joined by features of images.
+        assigned: words of the query's features, N×k. expanded: the query as joined by features of images. of: for who
+        listens, which example the query is, and its similarity to each image.
         """
         if query.local is None:
             raise ValueError("the query has no local features to verify with")
@@ -417,7 +468,22 @@ class Searcher:
             candidate = self.local(position), self._word(position), (width, height)
             evidence[position], count = check(query.local, table, box, candidate, stage, oriented=oriented)
             compared += count
+            self._tell(position, evidence[position], of)
         return evidence, compared
+
+    def _tell(self, position: int, evidence: Evidence, of: tuple[int, NDArray[np.float32]]) -> None:
+        if self._heard is not None:
+            score = self._score(evidence, of[1], position)
+            self._heard(Checked(int(self.snapshot.ids[position]), of[0], evidence, score))
+
+    def _score(self, evidence: Evidence, similarity: NDArray[np.float32], position: int) -> float | None:
+        """The probability that ``calibrated_ranking`` gives an image by one example's evidence."""
+        if similarity is UNKNOWN or self.recipe.calibration is None:
+            return None
+        row = slice(position, position + 1)
+        inliers = np.array([support(evidence)])
+        alone = calibrated_ranking(self.recipe.calibration, self.snapshot.ids[row], inliers, similarity[row], {})
+        return float(alone.scores[0])
 
     def local(self, position: int) -> LocalFeatures:
         """The stored local features of the image at a position of the snapshot."""

@@ -3,6 +3,7 @@
 import json
 import os
 import sqlite3
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -76,13 +77,17 @@ class Failure:
 
 
 class Catalogue:
-    """Rows about images, failures and inverted-file segments. Use inside ``transaction`` to write."""
+    """Rows about images, failures and inverted-file segments. Use inside ``transaction`` to write.
+
+    Threads may share one: each waits until another's query, snapshot or transaction is over.
+    """
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         path = folder / FILE
         if not path.is_file():
             raise CollectionError(f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`")
         self._path = path
+        self._lock = threading.RLock()
         with _explained(self._path):
             if not write:
                 _roll_back(path)
@@ -108,7 +113,7 @@ class Catalogue:
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Everything inside becomes visible and durable together at the end, or not at all."""
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -120,20 +125,26 @@ class Catalogue:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Reads inside see one state of the catalogue."""
-        self._db.execute("BEGIN")
-        try:
-            yield
-        finally:
-            self._db.execute("COMMIT")
+        with self._lock:
+            self._db.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self._db.execute("COMMIT")
+
+    @property
+    def version(self) -> int:
+        """Another number as soon as another connection, of this process or another, has committed."""
+        return int(self.rows("PRAGMA data_version")[0][0])
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
             return self._db.execute(sql, tuple(values)).fetchall()
 
     def table(self, sql: str, columns: int) -> NDArray[np.int64]:
         """All rows of a query of integers; N×columns int64, in a fraction of the memory of ``rows``."""
-        with _explained(self._path):
+        with self._lock, _explained(self._path):
             cursor = self._db.execute(sql)
             parts = [np.empty((0, columns), np.int64)]
             while rows := cursor.fetchmany(_PAGE):

@@ -45,8 +45,6 @@ class Outcome:
 
 
 class _Process(SpawnProcess):
-    """A spawned process that does not run the user's script again, so that scripts need no `__main__` guard."""
-
     @staticmethod
     def _Popen(process_obj: SpawnProcess) -> Popen:  # type: ignore[override]
         script = sys.modules["__main__"]
@@ -57,7 +55,9 @@ class _Process(SpawnProcess):
             sys.modules["__main__"] = script
 
 
-class _Context(SpawnContext):
+class GuardlessContext(SpawnContext):
+    """Of spawned processes that do not run the user's script again, so that scripts need no `__main__` guard."""
+
     Process = _Process
 
 
@@ -78,7 +78,7 @@ def describe_files(
         those that keep the workers busy.
     """
     initial = (recipe, feedings, known, os.getpid())
-    pool = ProcessPool(workers, initializer=_start, initargs=initial, context=_Context())
+    pool = ProcessPool(workers, initializer=_start, initargs=initial, context=GuardlessContext())
     waiting: deque[tuple[Source, object]] = deque()
     try:
         for source in sources:

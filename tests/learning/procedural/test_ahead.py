@@ -13,12 +13,11 @@ import torch
 from resight.learning.procedural.ahead import Ahead
 from resight.learning.procedural.settings import Rendering
 
-if __name__ == "__main__":
-    rendering = Rendering()
-    made = dict(settings=lambda first: rendering, processes=1, device=torch.device("cpu"))
-    Ahead(0, 1, 1, 1000, 32, **made).take(0)
-    print("took one", flush=True)
-    time.sleep(600)
+rendering = Rendering()  # no guard: the processes that render do not run this again
+made = dict(settings=lambda first: rendering, processes=1, device=torch.device("cpu"))
+Ahead(0, 1, 1, 1000, 32, **made).take(0)
+print("took one", flush=True)
+time.sleep(600)
 """
 
 

@@ -101,6 +101,28 @@ def test_a_corner_of_one_view_only_is_no_keypoint():
     assert alone[24:29, 38:43].any()
 
 
+def test_targets_are_those_of_a_loop_over_cells_and_windows():
+    draw = np.random.default_rng(1)
+    values = (draw.random((2, 24, 32)) ** 9).astype(np.float32)
+    own = np.maximum(values, (draw.random((2, 24, 32)) ** 40).astype(np.float32))
+    seen = draw.random((2, 24, 32)) < 0.97
+    values = np.where(seen, values, 0)
+    found = cell_targets(*map(torch.from_numpy, (values, own, seen)), 0.2).numpy()
+    for picture in range(2):
+        shared, floor = values[picture], 0.2 * values[picture].max()
+        for row, column in np.ndindex(3, 4):
+            best, wanted = 0.0, None
+            unknown = False
+            for y in range(8 * row, 8 * row + 8):
+                for x in range(8 * column, 8 * column + 8):
+                    window = shared[max(0, y - 4) : y + 5, max(0, x - 4) : x + 5]
+                    if max(floor, window.max(), best + 1e-12) <= shared[y, x]:
+                        best, wanted = shared[y, x], 8 * (y % 8) + x % 8
+                    unknown |= not seen[picture, y, x] and own[picture, y, x] >= floor
+            assert found[picture, row, column] == (wanted if wanted is not None else UNKNOWN if unknown else 64)
+    assert {UNKNOWN, 64} < set(found.ravel().tolist())
+
+
 def test_targets_are_the_greatest_peak_of_their_cell_if_that_is_known():
     shared, everywhere = torch.zeros(1, 16, 16), torch.ones(1, 16, 16, dtype=torch.bool)
     shared[0, 3, 5], shared[0, 6, 7], shared[0, 9, 9] = 0.5, 0.4, 0.001

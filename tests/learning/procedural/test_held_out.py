@@ -1,9 +1,14 @@
 """How pairs match, on features made by hand; the network's keypoints; pictures rendered ahead."""
 
+import os
+import signal
+from concurrent.futures.process import BrokenProcessPool
+
 import numpy as np
 import pytest
 import torch
 
+from resight.errors import RecipeError
 from resight.learning.procedural.ahead import Ahead
 from resight.learning.procedural.held_out import match_pairs, recall_at_1, strongest
 from resight.learning.procedural.scenes import Rendering, Scenes, render
@@ -38,6 +43,13 @@ def test_matches_are_counted_as_they_are_defined(moved):
     both = match_pairs(moved, [a, b, a, b])  # a pair of which nothing can be right
     assert both.precision == pytest.approx(1 / 4) and both.score == pytest.approx(1 / 3)
     assert match_pairs(moved, [nothing, b, a, nothing]).precision == 0
+    moved.visible[0, 0, 10, 10] = False  # what is hidden has no right match, however near
+    assert match_pairs(moved, [a, b, a, b]).precision == pytest.approx(1 / 4 / 2)
+
+
+def test_keypoints_between_pixels_are_carried_as_far(moved):
+    a, b = features([(9.6, 10.4)], [0]), features([(13.6, 10.4)], [0])
+    assert match_pairs(moved, [a, b, a, b], threshold=0.1).score == pytest.approx(1 / 2)
 
 
 def test_one_that_is_nearest_to_two_matches_one(moved):
@@ -82,5 +94,13 @@ def test_pictures_rendered_ahead_are_those_of_render(processes):
         for first in (0, 4, 8, 16, 4):  # and then as after going back
             found, wanted = ahead.take(first), render(3, first, 2, 32, settings=Rendering(roll=first))
             assert all(torch.equal(getattr(found, name), getattr(wanted, name)) for name in vars(wanted))
+        assert set(ahead._waiting) <= set(range(0, 21, 4))  # nothing that nobody asks for
+        if processes:
+            for child in ahead._pool._processes:
+                os.kill(child, signal.SIGKILL)
+            with pytest.raises(BrokenProcessPool):
+                ahead._pool.submit(int).result()
+            with pytest.raises(RecipeError, match="was ended, as by lack of memory"):
+                ahead.take(0)
     finally:
         ahead.close()

@@ -37,20 +37,22 @@ def test_dual_softmax_is_its_definition(pairs):
 
 
 def test_the_nearest_are_found_in_their_own_pair(pairs):
-    a, b, pair, ignored = pairs
-    # Made so that some are right: every other descriptor is near to its own.
-    b = b.clone()
-    b[::2] = normalize(a[::2] + 0.3 * b[::2], dim=1)
-    wanted = []
-    for i in range(7):
-        rivals = [j for j in range(7) if pair[j] == pair[i] and j != i]
-        own = a[i] @ b[i]
-        wanted.append(
-            all(own >= a[i] @ b[j] for j in rivals if not ignored[i, j])
-            and all(own >= a[j] @ b[i] for j in rivals if not ignored[j, i])
-        )
-    assert nearest_right(a, b, pair, ignored).tolist() == wanted
-    assert 0 < sum(wanted) < 7
+    pair, ignored = pairs[2:]
+    kinds = set()
+    for seed in range(10):
+        a, b = unit(7, 5, seed=seed), unit(7, 5, seed=seed + 100)
+        # Made so that some are right: every other descriptor is near to its own.
+        b[::2] = normalize(a[::2] + 0.3 * b[::2], dim=1)
+        wanted = []
+        for i in range(7):
+            rivals = [j for j in range(7) if pair[j] == pair[i] and j != i]
+            own = a[i] @ b[i]
+            there = all(own >= a[i] @ b[j] for j in rivals if not ignored[i, j])
+            back = all(own >= a[j] @ b[i] for j in rivals if not ignored[j, i])
+            wanted.append(there and back)
+            kinds.add((there, back))
+        assert nearest_right(a, b, pair, ignored).tolist() == wanted
+    assert len(kinds) == 4
 
 
 def test_info_nce_is_its_definition_and_leaves_equal_subjects_out():

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 from resight.learning.procedural.camera import Camera, look  # noqa: E402
 from resight.learning.procedural.casting import FAR, cast, world  # noqa: E402
 from resight.learning.procedural.rendering import draw  # noqa: E402
-from resight.learning.procedural.solids import Face, Solid, solid  # noqa: E402
+from resight.learning.procedural.solids import KINDS, Face, Solid, mapping, solid  # noqa: E402
 from resight.learning.procedural.textures import pyramid, textures  # noqa: E402
 from resight.learning.procedural.views import Light, View  # noqa: E402
 
@@ -112,6 +112,19 @@ def test_depth_is_that_of_the_first_point_of_a_ray_within_a_solid(seed):
     assert met > 40
 
 
+def test_a_ray_along_a_boxs_sides_meets_its_front():
+    box = [solid("box", (0, 0, 0.5), (0.5, 0.5, 0.5), Face(0))]
+    for x in (-0.2, 0.0, 0.2):
+        straight = look(np.array([x, -2.0, 0.5]), np.array([x, 0.0, 0.5]), 70.0, (32.0, 32.0))
+        depth = cast(world([straight], [box], "cpu"), SIDE)[0].numpy()[0]
+        np.testing.assert_allclose(depth[12:52, 32], 1.5, rtol=1e-6)  # column 32 looks along x = const, row 32 z
+        np.testing.assert_allclose(depth[32, 25:39], 1.5, rtol=1e-6)
+        _, edges, _, visible = drawn([straight, straight], [box, box])
+        assert not edges[0, 12:52, 25:39].any() and visible[0, 12:52, 25:39].all()
+    beside = look(np.array([0.6, -2.0, 0.5]), np.array([0.6, 0.0, 0.5]), 70.0, (32.0, 32.0))
+    assert (cast(world([beside], [box], "cpu"), SIDE)[0][0, :, 32] == FAR).all()
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_point_is_visible_where_nothing_stands_between_it_and_the_other_camera(seed):
     solids = varied(seed)
@@ -137,6 +150,20 @@ def test_a_point_is_visible_where_nothing_stands_between_it_and_the_other_camera
         assert visible[0, y, x] == (not between)
         hidden, seen = hidden + bool(between), seen + (not between)
     assert hidden > 8 and seen > 10
+
+
+def test_a_face_turned_away_is_not_visible_though_its_solid_is_there():
+    one, other = camera(1.2, -2, 0.5), camera(2.2, 0.2, 0.5)  # the second is beside the box, and sees its right alone
+    box = [solid("box", (0, 0, 0.5), (0.5, 0.5, 0.5), Face(0))]
+    _, edges, _, visible = drawn([one, other], [box, box])
+    depth = cast(world([one], [box], "cpu"), SIDE)[0].numpy()[0]
+    counts = {"front": 0, "right": 0}
+    for y, x in np.argwhere((depth < FAR) & ~edges[0]):
+        point = one.position + depth[y, x] * (one.rays @ [x, y, 1])
+        name = "front" if abs(point[1] + 0.5) < 1e-3 else "right"
+        counts[name] += 1
+        assert visible[0, y, x] == (name == "right")
+    assert min(counts.values()) > 50
 
 
 def test_what_an_occluder_hides_is_not_visible_and_what_is_beside_it_is():
@@ -186,6 +213,68 @@ def test_prints_are_read_from_outside_and_upright():
             colours, *_ = drawn([cam, cam], [one, one], surfaces=surfaces)
             shown = [colours[0, :, y, x].round().tolist() for y, x in ((a, a), (a, b), (b, a), (b, b))]
             assert shown == [[1, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]], (kind, name)
+
+
+def test_ambient_light_from_below_and_highlights_are_their_closed_forms():
+    white = textures([pyramid(np.full((8, 8, 3), 255, np.uint8))], "cpu")
+    floor = [solid("box", (0, 0, -0.1), (9, 9, 0.1), Face(0, gloss=0.5))]
+    wall = [solid("box", (0, 0.1, 0.5), (9, 0.1, 9), Face(0))]
+    dim = Light(ambient=(0.4, 0.4, 0.4), ground=0.25)
+    cam = camera(0, -3, 3, target=(0, 0, 0), focal=60)
+    level = camera(0, -3, 0.5)
+    of_floor, of_wall = (
+        drawn([c] * 2, [s] * 2, light=dim, surfaces=white)[0] for c, s in ((cam, floor), (level, wall))
+    )
+    assert of_floor == pytest.approx(0.4) and of_wall == pytest.approx(0.4 * (1 + 0.25) / 2)
+    towards = np.array([0.2, 0.5, 0.0])
+    towards[2] = math.sqrt(1 - (towards**2).sum())
+    sun = Light(tuple(towards.tolist()), (0, 0, 0), (0.5, 0.5, 0.5))
+    colours = drawn([cam] * 2, [floor] * 2, light=sun, surfaces=white)[0][0, 0]
+    depth = cast(world([cam], [floor], "cpu"), SIDE)[0].numpy()[0]
+    shines = []
+    for y, x in np.ndindex(SIDE, SIDE):
+        eye = -(cam.rays @ [x, y, 1]) * depth[y, x]
+        half = towards + eye / np.linalg.norm(eye)
+        shines.append((half[2] / np.linalg.norm(half)) ** 32)
+    np.testing.assert_allclose(colours.ravel(), 0.5 * (towards[2] + 0.5 * np.array(shines)), atol=2e-3)
+    assert max(shines) > 0.9 and min(shines) < 0.2
+
+
+@pytest.mark.parametrize(("kind", "half"), [("ellipsoid", (0.7, 0.3, 0.45)), ("cylinder", (0.7, 0.3, 0.45))])
+def test_curved_surfaces_are_lit_by_the_gradient_of_their_equation(kind, half):
+    white = textures([pyramid(np.full((8, 8, 3), 255, np.uint8))], "cpu")
+    towards = np.array([0.6, -0.64, 0.48])
+    thing, cam = [solid(kind, (0, 0, 0.5), half, Face(0))], camera(0.3, -2.2, 0.5)
+    light = Light(tuple(towards.tolist()), (0, 0, 0), (1, 1, 1))
+    colours = drawn([cam] * 2, [thing] * 2, light=light, surfaces=white)[0][0, 0]
+    depth = cast(world([cam], [thing], "cpu"), SIDE)[0].numpy()[0]
+    shown = np.argwhere(depth < FAR)
+    assert len(shown) > 300
+    for y, x in shown:
+        point = cam.position + depth[y, x] * (cam.rays @ [x, y, 1]) - (0, 0, 0.5)
+        normal = point / np.square(half) * (1, 1, kind == "ellipsoid")
+        lit = max(0.0, normal @ towards / np.linalg.norm(normal))
+        assert colours[y, x] == pytest.approx(lit, abs=3e-3)
+
+
+def test_textures_far_off_are_their_mean_and_near_by_themselves():
+    checks = np.repeat((255 * (np.indices((64, 64)).sum(0) % 2)).astype(np.uint8)[..., None], 3, axis=2)
+    surfaces = textures([pyramid(checks)], "cpu")
+    wall = [solid("box", (0, 0.1, 0.5), (2, 0.1, 2), Face(0))]  # 16 texels to a unit
+    near, far = camera(0, -0.5, 0.5), camera(0, -14, 0.5)
+    # Read bilinearly, a board of checks is (1 + t(x) t(y)) / 2, t going evenly from -1 to 1 and back: of variance 1/36.
+    for cam, deviation, part in ((near, 1 / 6, slice(None)), (far, 0.0, slice(28, 36))):
+        values = np.sqrt(drawn([cam] * 2, [wall] * 2, surfaces=surfaces)[0][0, 0, part, part])
+        assert values.std() == pytest.approx(deviation, abs=0.02)
+        assert values.mean() == pytest.approx(0.5, abs=0.02)
+
+
+def test_densities_of_textures_are_of_the_faces_areas():
+    made = [solid(kind, (0, 0, 0), (0.3, 0.5 if kind == "box" else 0.3, 0.8), Face(0, (3, 2))) for kind in KINDS[:2]]
+    box, cylinder = mapping(made)[2]
+    areas = np.array([1.0 * 1.6] * 2 + [0.6 * 1.6] * 2 + [0.6 * 1.0] * 2)
+    np.testing.assert_allclose(box, np.sqrt(6 / areas))
+    assert cylinder[3] == pytest.approx(math.sqrt(6 / (2 * math.pi * 0.3 * 1.6)))
 
 
 def test_light_follows_lamberts_law_and_shadows_fall_away_from_the_sun():

@@ -2,6 +2,8 @@
 
 import json
 import shlex
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,8 @@ torch = pytest.importorskip("torch")
 
 import resight as rs  # noqa: E402
 from resight.cli.main import app  # noqa: E402
+from resight.learning.procedural.prepare import ProceduralJob  # noqa: E402
+from resight.learning.procedural.training import ProceduralTraining, load_procedural_settings  # noqa: E402
 from resight.networks.compact import load_compact  # noqa: E402
 
 NETWORK = "test_resnet.r160_in1k"
@@ -61,7 +65,7 @@ def test_it_leaves_a_recipe_that_searches(done, place, tmp_path):
     recipe = rs.load_recipe(done)
     assert recipe.name == "compact" and recipe.trained["seed"] == 0
     with rs.Collection.create(tmp_path / "c", recipe) as collection:
-        collection.add([place / "set"])
+        collection.add([place / "set"], workers=1)
         ranking = collection.search(place / "set/coffee/0.png", top=4)
         assert collection.entry(int(ranking.ids[0])).origin.endswith("coffee/0.png") and len(ranking) == 4
 
@@ -88,6 +92,15 @@ def test_the_command_of_the_facts_does_it_again(done, place, tmp_path, weights_o
         given[given.index(name)] = str(path)
     assert CliRunner().invoke(app, [*given, "--quiet", "--workers", "1"]).exit_code == 0
     assert (tmp_path / "out/model.safetensors").read_bytes() == (done / "model.safetensors").read_bytes()
+
+
+def test_the_command_holds_settings_of_any_sort():
+    chosen = ProceduralTraining.model_validate(
+        {"initial": "my files/é.safetensors", "rendering": {"filled": (0.3, 0.9)}, "growth": 0.0, "rate": 1e-12}
+    )
+    words = shlex.split(ProceduralJob(chosen, Path("/a/my teacher.pth"), None, {}, Path("f"), False).command)
+    assert words[words.index("--teacher") + 1] == "my teacher.pth"
+    assert load_procedural_settings(None, [b for a, b in pairwise(words) if a == "--set"]) == chosen
 
 
 def test_without_a_teacher_it_says_so_and_goes_on_from_weights(done, place, tmp_path):

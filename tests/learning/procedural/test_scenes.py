@@ -9,7 +9,9 @@ torch = pytest.importorskip("torch")
 from resight.learning.procedural import Rendering, render  # noqa: E402
 from resight.learning.procedural.pool import pool  # noqa: E402
 from resight.learning.procedural.settings import PLAIN  # noqa: E402
-from resight.learning.procedural.staging import model, staged  # noqa: E402
+from resight.learning.procedural.staging import SHAPE, generator, model, staged  # noqa: E402
+from resight.learning.procedural.subject import Wants  # noqa: E402
+from resight.learning.procedural.subjects import subject  # noqa: E402
 
 SIDE = 48
 
@@ -88,6 +90,47 @@ def test_twins_have_the_shape_of_the_one_before_and_another_print():
     assert large and all(not np.array_equal(prints[n], others[n]) for n in large)
     apart = staged(0, 1, SIDE, Rendering(twins=0.0), surfaces)[0][0]
     assert any(not np.array_equal(a.half, b.half) for a, b in zip(thing, apart.solids, strict=False))
+
+
+def holds(thing, points):
+    """Which of N points a solid holds."""
+    p = np.abs((points - thing.centre) @ thing.axes.T / thing.half)
+    return {
+        "box": p.max(1) < 1,
+        "cylinder": (np.hypot(p[:, 0], p[:, 1]) < 1) & (p[:, 2] < 1),
+        "ellipsoid": (p**2).sum(1) < 1,
+    }[thing.kind]
+
+
+def test_what_is_round_a_subject_neither_holds_a_camera_nor_hides_its_middle():
+    settings, surfaces, others = Rendering(shared=0.0, clutter=24, occluders=8, twins=0.0), pool(0), 0
+    for number in range(12):
+        thing = subject(generator(0, number, SHAPE), Wants(), settings)
+        for view in staged(0, number, SIDE, settings, surfaces)[0]:
+            line = np.array(thing.middle) - view.camera.position
+            for other in view.solids[view.common :]:
+                between = view.camera.position + np.linspace(0, 1, 400)[:, None] * line
+                assert not holds(other, between[:-1]).any()
+            others += len(view.solids) - view.common
+    assert others > 60
+
+
+def test_subjects_fill_the_share_of_the_picture_that_is_asked_for():
+    facades = {"facades": 1.0, **dict.fromkeys(("prints", "boxes", "cans", "balls", "groups"), 0.0)}  # of any size
+
+    def extents(filled):
+        found = []
+        for number in range(10):
+            settings = Rendering(shared=0.0, twins=0.0, filled=(filled, filled), azimuth=10, roll=0, **facades)
+            for view in staged(2, number, SIDE, settings, pool(2))[0]:
+                corners = np.concatenate([s.corners() for s in view.solids[: view.common]])
+                xy = view.camera.project(corners)[0]
+                found.append(np.ptp(xy, axis=0).max() / SIDE)
+        return np.array(found)
+
+    small, large = extents(0.2), extents(0.4)
+    assert np.median(small) == pytest.approx(0.2, rel=0.25)
+    assert np.median(large / small) == pytest.approx(2, rel=0.2)
 
 
 def test_shared_surroundings_correspond_and_others_do_not():

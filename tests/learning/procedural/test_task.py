@@ -1,5 +1,8 @@
 """The compact network learns from rendered pictures: what a step is, with a teacher and without, and going on."""
 
+import math
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,12 +10,13 @@ import torch
 from resight.errors import RecipeError
 from resight.learning.launch import launch
 from resight.learning.log import read_log
+from resight.learning.procedural.corners import UNKNOWN, cell_targets, corner_response, shared_response
 from resight.learning.procedural.distil import Teacher, regression
-from resight.learning.procedural.scenes import Rendering, render
+from resight.learning.procedural.scenes import Rendering, Scenes, render
 from resight.learning.procedural.task import ProceduralTask
 from resight.learning.procedural.training import ProceduralTraining, Teaching
 from resight.learning.trainer import run
-from resight.networks.compact import Compact
+from resight.networks.compact import Compact, CompactMaps
 
 NETWORK = "test_resnet.r160_in1k"
 
@@ -68,6 +72,45 @@ def test_the_loss_is_the_weighted_sum_of_the_figures():
     assert without == {name for name, _ in task.network.named_parameters() if name.startswith("cells.")}
 
 
+def test_keypoints_are_learned_where_they_are_known_and_each_picture_its_own():
+    task = made(settings(side=96))
+    scenes = render(0, 0, 2, 96)
+    how, images = task.settings.local, scenes.images
+    response = torch.stack([corner_response(pair, how.sigma) for pair in images])
+    shared = shared_response(response, scenes.warp, scenes.visible)
+    order = [(pair, view) for view in range(2) for pair in range(2)]  # of a batch: view 0 of all, then view 1
+    wanted = torch.stack(
+        [
+            cell_targets(shared[p, v][None], response[p, v][None], scenes.visible[p, v][None], how.quality)[0]
+            for p, v in order
+        ]
+    )
+    assert (wanted == UNKNOWN).float().mean() > 0.02 and len(wanted[wanted >= 0].unique()) > 20
+    with torch.no_grad():
+        maps = task.network(images.transpose(0, 1).flatten(0, 1))
+    blind, sure = torch.zeros_like(maps.keypoints), torch.zeros_like(maps.keypoints)
+    sure.scatter_(1, wanted.clamp(min=0)[:, None], 50.0)
+    draw = torch.Generator().manual_seed(0)
+    losses = [task._local(scenes, replace(maps, keypoints=logits), draw)[1]["keypoints"] for logits in (blind, sure)]
+    assert losses == pytest.approx([math.log(65), 0.0], abs=1e-4)
+
+
+def test_descriptors_are_compared_where_the_same_point_is_seen():
+    draw, side = torch.Generator().manual_seed(0), 96
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    grid, cell = torch.stack([x, y], dim=-1).float(), torch.tensor([8.0, 0.0])
+    warp = torch.stack([grid + cell, grid - cell]).expand(2, 2, side, side, 2)
+    visible = torch.stack([(x >= 4) & (x < side - 12), (x >= 12) & (x < side - 4)]).expand(2, 2, side, side)
+    scenes = Scenes(torch.rand(2, 2, 3, side, side, generator=draw), warp, visible, torch.arange(2))
+    first = torch.nn.functional.normalize(torch.randn(2, 64, 12, 12, generator=draw), dim=1)
+    second = first.roll(1, dims=3)  # the first moved by a cell, as the second view is
+    relied = torch.tensor([4.0, 4, -1, -1]).reshape(4, 1, 1, 1).expand(4, 1, 12, 12)
+    maps = CompactMaps(torch.cat([first, second]), torch.zeros(4, 65, 12, 12), relied, torch.zeros(1))
+    figures = made(settings(side=side))._local(scenes, maps, draw)[1]
+    assert figures["right"] == 1 and figures["descriptors"] < 0.01
+    assert figures["reliability"] == pytest.approx((math.log1p(math.exp(-4)) + math.log1p(math.exp(1))) / 2, rel=1e-4)
+
+
 def test_it_learns():
     task = made(settings())
     optimiser = torch.optim.Adam(task.module.parameters(), 3e-3)
@@ -94,10 +137,13 @@ def test_a_run_that_broke_off_goes_on_to_the_same_weights(tmp_path, renderers):
     assert len(validations) == 3 and {"held out", "matching score", "precision", "recall"} <= validations[0].keys()
 
 
-def test_no_subject_comes_twice_and_each_process_takes_its_share(monkeypatch):
+def test_no_subject_comes_twice_nor_in_validation_and_each_process_takes_its_share(monkeypatch):
     task = made(settings(subjects=4))
     numbers = np.concatenate([batch.places for epoch in range(2) for batch in task.batches(epoch)])
     assert numbers.tolist() == list(range(2 * 3 * 4))
+    task.validate()
+    ours = render(0, 0, 3, 64).images  # of the seed that is learned from
+    assert not any(torch.equal(one, other) for one in task._held_out.images for other in ours)
     monkeypatch.setattr("resight.learning.procedural.task.ranks", lambda: (1, 2))
     assert task._scenes(task.batches(1)[0].places).subject.tolist() == [14, 15]
 
@@ -170,8 +216,7 @@ def test_a_teacher_that_will_not_do(weights_of, teaching):
     [
         ({"side": 100}, "multiple of 32"),
         ({"teaching": {"dimensions": 24, "fitted_on": 12}}, "fitted_on"),
-        ({"teaching": {"pictures": 9}}, "pictures"),
-        ({"subjects": 5, "devices": 2, "teaching": {"pictures": 2}}, "evenly"),
+        ({"subjects": 5, "devices": 2}, "evenly"),
         ({"local": {"point": 3}}, "point"),
     ],
 )

@@ -70,6 +70,22 @@ def test_views_of_a_point_show_the_same(monkeypatch):
     np.testing.assert_array_equal(made, again)
 
 
+def test_points_that_leave_the_photo_in_some_view_are_left_out(monkeypatch):
+    shift = np.array([[1.0, 0, 100], [0, 1, -50], [0, 0, 1]])
+    monkeypatch.setattr(module, "_map", lambda width, height, rng: shift)
+    xy, frames = points(200)
+    stay = int(((xy[:, 0] + 100 <= 319) & (xy[:, 1] - 50 >= 0)).sum())
+    made = warped_patches(smooth_picture(), (xy, frames), 200, 2, 8, np.random.default_rng(3))
+    assert 50 < stay < 150 and len(made) == stay
+
+
+def test_other_light_makes_another_brightness(monkeypatch):
+    for name in ("_SLIP", "_TWIST", "_GROW"):
+        monkeypatch.setattr(module, name, 0.0)
+    made = warped_patches(smooth_picture(), points(), 40, 4, 32, np.random.default_rng(3)).mean(axis=(2, 3))
+    assert (np.abs(np.median(made[:, 1:] - made[:, :1], axis=0)) > 5).any()
+
+
 def test_a_detector_s_errors_and_light_change_them_a_little():
     made = warped_patches(smooth_picture(), points(), 40, 3, 32, np.random.default_rng(3))
     like = correlation(made[:, 0], made[:, 1])
@@ -122,6 +138,17 @@ def test_steps_lower_the_loss_and_are_repeatable(binary, recipe, photos):
     assert losses[0] == losses[1] and losses[0][-1] < 0.8 * losses[0][0]
 
 
+def test_photos_without_texture_teach_nothing_and_break_nothing(recipe, save, tmp_path):
+    blank = save(tmp_path / "blank.png", np.full((90, 120, 3), 90, np.uint8))
+    shown = types.SimpleNamespace(photos=[Photo(blank, 0)])
+    task = PatchTask(Lesson(shown, None, load_settings("doap", ["sampling.each=3"])), load_recipe(recipe).local)
+    before = {name: value.clone() for name, value in task.module.state_dict().items()}
+    (batch,) = task.batches(0)
+    assert task.backward(batch, 0, 0, lambda loss: loss.backward()) == {"loss": 0.0}
+    assert all(p.grad is not None and not p.grad.any() for p in task.describe.parameters())
+    assert all(torch.equal(value, before[name]) for name, value in task.module.state_dict().items())
+
+
 @pytest.mark.slow
 def test_training_ranks_patches_better_and_leaves_a_recipe(recipe, photos, tmp_path):
     views = labelled_copy(photos, tmp_path / "views")
@@ -149,6 +176,7 @@ def test_what_does_not_suit_is_refused(recipe):
         (mine, {"loss": {"kind": "triplet"}}, "learns by average precision, not by triplet"),
         (mine, {"views": 2}, "trained without views"),
         (mine, {"devices": 2}, "on one device, not 2"),
+        (mine, {"augment": {"blur": 0.5}, "dimensions": 64}, "trained without augment, dimensions"),
     ):
         with pytest.raises(RecipeError, match=said):
             SCHEMES["patches"](given, load_settings("doap", **changes))

@@ -15,6 +15,19 @@ def test_the_decoder_makes_pictures_of_the_side_that_is_wanted():
         assert loss.decode(x).shape == (3, 3, side, side)
         again = ReconstructionLoss(6, side, 32, seed=2)
         assert all(torch.equal(a, b) for a, b in zip(loss.parameters(), again.parameters(), strict=True))
+    made = [layer.out_channels for layer in ReconstructionLoss(6, 64, 100).rest if hasattr(layer, "out_channels")]
+    assert made == [50, 25, 16, 16, 3]
+    with pytest.raises(ValueError, match="side must be 4 doubled some times, not 24"):
+        ReconstructionLoss(6, 24, 32)
+
+
+def test_a_fresh_decoder_tells_descriptors_apart_whatever_their_length():
+    def spread(dimension):
+        x = torch.randn(64, dimension, generator=torch.Generator().manual_seed(3))
+        made = ReconstructionLoss(dimension, 8, 64).decode(torch.nn.functional.normalize(x)).detach()
+        return float(made.std(dim=0).mean())
+
+    assert 0.5 < spread(2048) / spread(16) < 2
 
 
 def test_the_loss_is_the_squared_error_of_values_from_0_to_1():

@@ -92,6 +92,15 @@ def test_dbscan_does_not_depend_on_blocks_and_says_where_it_finds_nothing(monkey
         dbscan_labels(x, 1.99, 3)
 
 
+def test_what_lies_between_two_regions_goes_to_the_nearer():
+    first = [0.05, -0.01, -0.02, -0.03, -0.04, -0.045]  # of its core at 0.05 the photo between is in reach
+    second = [0.25 - angle for angle in first]
+    angles = np.array([*first, 0.135, *second])
+    x = np.column_stack([np.cos(angles), np.sin(angles)]).astype(np.float32)
+    assert dbscan_labels(x, 0.1, 6).tolist() == [0] * 6 + [1] * 7
+    assert dbscan_labels(x[::-1].copy(), 0.1, 6).tolist() == [0] * 7 + [1] * 6
+
+
 def test_the_usual_distance_is_the_median_to_the_nearest_other():
     x, truth = crowds(3)
     d = np.linalg.norm(x[:, None].astype(np.float64) - x, axis=2)

@@ -11,16 +11,20 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
+import resight.learning.unlabelled.gss as module  # noqa: E402
 from resight.describe.describer import Describer  # noqa: E402
+from resight.describe.description import Description  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.learning.run import FACTS  # noqa: E402
+from resight.learning.schemes.reranking import HeldOut  # noqa: E402
 from resight.learning.unlabelled.gss import GssTask  # noqa: E402
 from resight.learning.unlabelled.run import train_unlabelled  # noqa: E402
 from resight.learning.unlabelled.settings import load_unlabelled_settings  # noqa: E402
 from resight.learning.unlabelled.stages import GssStage  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
-from resight.search.rerank.gss import GssModel  # noqa: E402
+from resight.search.rerank.gss import Gss, GssModel  # noqa: E402
+from resight.search.rerank.reranker import Database  # noqa: E402
 
 STAGE = GssStage(kind="gss", neighbours=3)
 
@@ -64,6 +68,20 @@ def test_of_many_photos_pairs_of_some_are_drawn(rings):
     np.testing.assert_array_equal(drawn[0], drawn[2])
     figures = task.backward(task.batches(3)[0], 3, 3, lambda loss: loss.backward())
     assert np.isfinite(figures["loss"]) and all(p.grad is not None for p in task.module.parameters())
+
+
+def test_it_is_validated_by_as_many_neighbours_as_the_recipe_has(rings, monkeypatch):
+    x, _ = rings(arcs=4, each=20)
+    described, queries = ([Description((1, 1), row, None) for row in rows] for rows in (x[::2], x[1::2]))
+    monkeypatch.setattr(module, "measure", lambda labelled, scores: np.stack(list(scores)))
+    found = GssTask(x, STAGE, HeldOut(None, described, queries), query_neighbours=7).validate()
+    database = Database(np.arange(40), x[::2])
+    model = GssModel(x.shape[1], neighbours=3)
+    for neighbours in (5, 7):
+        gss = Gss.encode(model, database, query_neighbours=neighbours)
+        expected = gss.transform(x[1::2]) @ gss.representations.vectors.T
+        assert np.allclose(found["mAP"], expected, atol=1e-5) == (neighbours == 7)
+    np.testing.assert_allclose(found["mAP before"], x[1::2] @ x[::2].T, atol=1e-6)
 
 
 @pytest.fixture(scope="module")

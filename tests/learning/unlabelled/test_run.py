@@ -13,9 +13,11 @@ from safetensors.torch import load_file  # noqa: E402
 
 from resight.errors import GroundTruthError, RecipeError  # noqa: E402
 from resight.learning.datasets.augment import NONE  # noqa: E402
+from resight.learning.datasets.pictures import Pictures  # noqa: E402
 from resight.learning.log import read_log  # noqa: E402
 from resight.learning.mining.stages import PoolStage  # noqa: E402
 from resight.learning.run import FACTS  # noqa: E402
+from resight.learning.task import Batch  # noqa: E402
 from resight.learning.unlabelled import run as running  # noqa: E402
 from resight.learning.unlabelled.mined import Labelling, Targets, load_mined, mine, save_mined  # noqa: E402
 from resight.learning.unlabelled.photos import unlabelled_photos  # noqa: E402
@@ -137,6 +139,16 @@ def test_each_method_gives_gradients_of_what_it_mined(task, kind):
         return
     again = task(kind).batches(0)
     assert [(b.places.tolist(), str(b.tuples)) for b in again] == [(b.places.tolist(), str(b.tuples)) for b in batches]
+
+
+def test_an_autoencoder_is_to_make_the_photos_as_they_are(task):
+    learning = task("autoencoder")
+    assert learning.settings.augment != NONE
+    places = np.array([7, 2, 2, 11])
+    learning.backward(Batch(places), 1, 0, lambda loss: loss.backward())
+    plain = Pictures(learning.photos.photos, side=16)
+    for place, wanted in zip(places.tolist(), learning.loss.pictures, strict=True):
+        assert torch.equal(wanted, plain.picture(place, 0))
 
 
 def test_photos_are_mined_anew_without_the_frozen_beginning(task, tmp_path, monkeypatch):

@@ -9,8 +9,9 @@ from resight.embedding.bow import Bow  # noqa: E402
 from resight.embedding.codebook import choose_words  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.learning.datasets.photos import Photo  # noqa: E402
+from resight.learning.losses.fidelity import FidelityLoss  # noqa: E402
 from resight.learning.losses.siamese import SiameseLoss  # noqa: E402
-from resight.learning.unlabelled.sift import FidelityLoss, pools_of_sift, sift_neighbours  # noqa: E402
+from resight.learning.unlabelled.sift import pools_of_sift, sift_neighbours  # noqa: E402
 from resight.learning.unlabelled.stages import SiftStage  # noqa: E402
 from resight.learning.unlabelled.verified import rootsift_of  # noqa: E402
 

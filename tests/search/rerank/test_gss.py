@@ -11,7 +11,7 @@ from torch.nn.functional import normalize  # noqa: E402
 from resight.errors import QueryError, RecipeError  # noqa: E402
 from resight.search.ranking import Ranking  # noqa: E402
 from resight.search.rerank import Database, compose, initial_ranking  # noqa: E402
-from resight.search.rerank.gss import Gss, GssModel, convolution_graph, separation_loss  # noqa: E402
+from resight.search.rerank.gss import Gss, GssModel, convolution_graph, separation_loss, sparse  # noqa: E402
 
 
 def naive_edges(vectors, k):
@@ -72,6 +72,18 @@ def test_layers_are_those_of_a_dense_loop(draw, database, layers):
     model = shaken(6, layers=layers, neighbours=3, decay=0.4)
     expected = naive_descriptors(database.vectors, naive_normalised(naive_edges(database.vectors, 3)), model)
     np.testing.assert_allclose(Gss.encode(model, database).representations.vectors, expected, atol=2e-5)
+
+
+def test_what_is_learned_from_are_cosines_of_all_or_some(draw):
+    """On which ``fit`` and ``resight train`` both stand."""
+    x, model = draw(25), shaken(draw(1).shape[1], layers=2, neighbours=3)
+    expected = naive_descriptors(x, naive_normalised(naive_edges(x, 3)), model)
+    edges = sparse(convolution_graph(x, 3)[0])
+    with torch.no_grad():
+        found = model.similarities(torch.as_tensor(x), edges).numpy()
+        some = model.similarities(torch.as_tensor(x), edges, torch.tensor([4, 17, 9])).numpy()
+    np.testing.assert_allclose(found, expected @ expected.T, atol=1e-5)
+    np.testing.assert_allclose(some, found[np.ix_([4, 17, 9], [4, 17, 9])], atol=1e-6)
 
 
 def test_untrained_weights_are_nearly_the_identity():

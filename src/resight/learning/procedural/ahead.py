@@ -5,7 +5,6 @@ import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from resight.errors import RecipeError
 from resight.learning.procedural.scenes import Scenes, render
 from resight.learning.procedural.settings import Rendering
-from resight.store.workers import die_with
+from resight.store.workers import GuardlessContext, die_with
 
 _AHEAD = 3  # batches that wait, for each process
 
@@ -54,15 +53,14 @@ class Ahead:
         if not self._processes:
             return render(seed, first, count, side, device=str(self._device), settings=own)
         if self._pool is None:
-            context = get_context("spawn")  # a fork would have the trainer's threads half
             self._pool = ProcessPoolExecutor(
-                self._processes, mp_context=context, initializer=_begin, initargs=(os.getpid(),)
+                self._processes, mp_context=GuardlessContext(), initializer=_begin, initargs=(os.getpid(),)
             )
         last = min(first + _AHEAD * self._processes * self._stride, self._end - 1)
-        for number in range(first, last + 1, self._stride):
-            if number not in self._waiting:
-                self._waiting[number] = self._pool.submit(_rendered, *self._job(number))
         try:
+            for number in range(first, last + 1, self._stride):
+                if number not in self._waiting:
+                    self._waiting[number] = self._pool.submit(_rendered, *self._job(number))
             arrays = self._waiting.pop(first).result()
         except BrokenProcessPool as error:
             raise RecipeError(

@@ -22,7 +22,7 @@ NEAR = 0.02
 FAR = 1e3
 """Depth that stands for "no surface"."""
 
-_BOX, _CYLINDER, _ELLIPSOID = range(3)
+_STEEP = 1e20  # stands for one over 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,8 @@ def enter(kind: int, o: list[Tensor], d: list[Tensor]) -> Tensor:
     near: Tensor | None = None
     far: Tensor | None = None
     for axis in range(round_axes, 3):
-        inverse = d[axis].reciprocal()
+        # A ray along the slab is within it everywhere or nowhere: 0 · ∞ would say neither.
+        inverse = d[axis].reciprocal().clamp_(-_STEEP, _STEEP)
         middle, half = -o[axis] * inverse, inverse.abs_()
         first, last = middle - half, middle.add_(half)
         near = first if near is None else torch.maximum(near, first, out=near)

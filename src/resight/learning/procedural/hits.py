@@ -31,7 +31,8 @@ class Hits:
         o = self.looked_up(seen.origin, self.index)
         r = self.looked_up(seen.ray.reshape(9, -1), self.index)
         ray = torch.stack([r[3 * i] * self.x + r[3 * i + 1] * self.y + r[3 * i + 2] for i in range(3)])
-        entered = -(o + ray.sign()) / ray
+        # A ray along a slab has always been in it.
+        entered = torch.where(ray == 0, -torch.inf, -(o + ray.sign()) / ray)
         kind = seen.kind[self.index]
         axis = torch.where(entered[1] > entered[0], 1, 0)
         axis = torch.where(entered[2] > torch.maximum(entered[0], entered[1]), 2, axis)

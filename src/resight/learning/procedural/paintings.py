@@ -8,18 +8,18 @@ import numpy as np
 from resight.learning.procedural.colours import Pixels, palette, plain, ramp, recoloured, resized, rgb
 from resight.learning.procedural.marks import scribble
 
-Pool = Callable[[int], Pixels]
+Surfaces = Callable[[int], Pixels]
 """Surfaces by number, any number from 0 on."""
 
 
-def painting(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def painting(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     """A picture H×W×3 uint8 with light and shade of all scales upon it."""
     kind = _KINDS[int(rng.integers(len(_KINDS)))]
     picture = kind(rng, width, height, pool)
     return shaded(picture, rng, pool, float(rng.uniform(0.1, 0.7)))
 
 
-def piece(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def piece(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     """A part of a surface of the pool, H×W×3, turned and mirrored as it comes."""
     whole = pool(int(rng.integers(1 << 30)))
     side = len(whole)
@@ -29,7 +29,7 @@ def piece(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixe
     return resized(np.ascontiguousarray(part[:, ::-1] if rng.random() < 0.5 else part), width, height)
 
 
-def shaded(picture: Pixels, rng: np.random.Generator, pool: Pool, strength: float) -> Pixels:
+def shaded(picture: Pixels, rng: np.random.Generator, pool: Surfaces, strength: float) -> Pixels:
     """Lighter and darker by the lightness of a surface."""
     height, width = picture.shape[:2]
     grey = cv2.cvtColor(piece(rng, width, height, pool), cv2.COLOR_RGB2GRAY)
@@ -37,12 +37,12 @@ def shaded(picture: Pixels, rng: np.random.Generator, pool: Pool, strength: floa
     return np.asarray(cv2.multiply(picture, cv2.merge([factor] * 3), dtype=cv2.CV_8U))
 
 
-def _surface(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def _surface(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     pixels = piece(rng, width, height, pool)
     return recoloured(pixels, ramp(rng, 4)) if rng.random() < 0.7 else pixels
 
 
-def _landscape(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def _landscape(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     colours = palette(rng, 8)
     down = np.linspace(0, 1, height)[:, None, None]
     sky = (1 - down) * colours[0] + down * colours[1]
@@ -77,7 +77,7 @@ def _landscape(rng: np.random.Generator, width: int, height: int, pool: Pool) ->
     return picture
 
 
-def _portrait(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def _portrait(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     colours = palette(rng, 7)
     picture = _surface(rng, width, height, pool)
     s = min(width, height)
@@ -124,7 +124,7 @@ def _portrait(rng: np.random.Generator, width: int, height: int, pool: Pool) -> 
     return picture
 
 
-def _still_life(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def _still_life(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     colours = palette(rng, 8)
     picture = _surface(rng, width, height, pool)
     table = int(height * rng.uniform(0.5, 0.75))
@@ -143,7 +143,7 @@ def _still_life(rng: np.random.Generator, width: int, height: int, pool: Pool) -
     return picture
 
 
-def _abstract(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def _abstract(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     colours = palette(rng, 7)
     picture = plain(width, height, colours[0])
     straight = rng.random() < 0.3
@@ -168,7 +168,7 @@ def _abstract(rng: np.random.Generator, width: int, height: int, pool: Pool) -> 
     return picture
 
 
-def _brushwork(rng: np.random.Generator, width: int, height: int, pool: Pool) -> Pixels:
+def _brushwork(rng: np.random.Generator, width: int, height: int, pool: Surfaces) -> Pixels:
     """Short strokes in the colours of another painting, along the run of a surface's lightness."""
     under = _KINDS[int(rng.integers(4))](rng, width, height, pool)
     field = cv2.cvtColor(piece(rng, width, height, pool), cv2.COLOR_RGB2GRAY).astype(np.float32)
@@ -186,7 +186,7 @@ def _brushwork(rng: np.random.Generator, width: int, height: int, pool: Pool) ->
     return picture
 
 
-_KINDS: tuple[Callable[[np.random.Generator, int, int, Pool], Pixels], ...] = (
+_KINDS: tuple[Callable[[np.random.Generator, int, int, Surfaces], Pixels], ...] = (
     _landscape,
     _portrait,
     _still_life,

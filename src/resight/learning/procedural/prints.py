@@ -6,7 +6,7 @@ import numpy as np
 from resight.learning.procedural.colours import Pixels, palette, plain, resized, rgb
 from resight.learning.procedural.lettering import Box, fitted, lines, word
 from resight.learning.procedural.marks import bars, emblem, scribble
-from resight.learning.procedural.paintings import Pool, painting, piece
+from resight.learning.procedural.paintings import Surfaces, painting, piece
 
 SIDE = 256
 
@@ -15,7 +15,7 @@ def print_(
     layout: np.random.Generator,
     content: np.random.Generator,
     aspect: float,
-    pool: Pool,
+    pool: Surfaces,
     *,
     pure: float = 0.0,
     side: int = SIDE,
@@ -37,7 +37,7 @@ def print_(
 
 
 def _ground(
-    layout: np.random.Generator, content: np.random.Generator, width: int, height: int, colours: Pixels, pool: Pool
+    layout: np.random.Generator, content: np.random.Generator, width: int, height: int, colours: Pixels, pool: Surfaces
 ) -> Pixels:
     kind = int(layout.integers(4))
     if kind == 0:
@@ -78,7 +78,7 @@ def _places(layout: np.random.Generator, width: int, height: int) -> list[Box]:
 
 def _element(
     picture: Pixels, box: Box, number: int, layout: np.random.Generator, content: np.random.Generator,
-    colours: Pixels, pool: Pool,
+    colours: Pixels, pool: Surfaces,
 ) -> None:  # fmt: skip
     """One thing printed in a box; upon ``picture``."""
     x1, y1, x2, y2 = box

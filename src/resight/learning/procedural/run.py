@@ -5,56 +5,31 @@ import os
 import platform
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 
-from resight.errors import RecipeError
 from resight.evaluation.labelled import LabelledSet
-from resight.evaluation.load import load_labelled
 from resight.evaluation.measure import versions
 from resight.evaluation.protocol import evaluate
 from resight.evaluation.report import Report
 from resight.learning.facts import figure_facts, index_progress, replace_text, set_facts, with_figures
-from resight.learning.launch import check_devices
 from resight.learning.procedural.distil import Teacher
+from resight.learning.procedural.prepare import ProceduralJob, prepare_procedural
 from resight.learning.procedural.task import TAUGHT, ProceduralTask
 from resight.learning.procedural.training import ProceduralTraining
 from resight.learning.procedural.write import procedural_card, write_compact
 from resight.learning.report import write_report
 from resight.learning.run import FACTS, RUNS, is_done, outcome_of, publish, run_phase
-from resight.learning.settings import flat
 from resight.learning.trainer import Outcome, Progress
-from resight.learning.validate import Validation, readable_part
+from resight.learning.validate import Validation
 from resight.networks.compact import Compact, load_compact
 from resight.networks.weights import file_sha256
 from resight.recipes.recipe import load_recipe
 
 _RECIPE, _PHASE, _SECONDS = "compact", "procedural", "seconds.txt"
-
-
-@dataclass(frozen=True, eq=False)
-class ProceduralJob:
-    """A training of which all has been checked; as ``prepare.Job``. teacher: weights of the network that teaches."""
-
-    settings: ProceduralTraining
-    teacher: Path | None
-    validation: LabelledSet | None
-    identity: Mapping[str, Any]
-    folder: Path
-    resume: bool
-
-    @property
-    def command(self) -> str:
-        """What does the same again."""
-        changed = flat(self.settings.model_dump(mode="json", exclude_defaults=True))
-        sets = [f"--set {key}={json.dumps(value, ensure_ascii=False).replace(' ', '')}" for key, value in changed]
-        teacher = [] if self.teacher is None else [f"--teacher {self.teacher.name}"]
-        checked = [] if self.validation is None else [f"--validate {self.validation.name}"]
-        return " ".join(["resight train --procedural", *teacher, *checked, *sets, "--into FOLDER"])
 
 
 def train_procedural(
@@ -92,32 +67,6 @@ def train_procedural(
     write_report(into / "report.html", facts, {_PHASE: run}, after)
     replace_text(into / FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
     return into
-
-
-def prepare_procedural(
-    settings: ProceduralTraining,
-    folder: Path,
-    teacher: Path | None = None,
-    validate: LabelledSet | str | Path | None = None,
-    resume: bool = False,
-) -> ProceduralJob:
-    """Read and check all that a training needs. Raises as ``train_procedural``."""
-    check_devices(settings)
-    if teacher is not None and not teacher.is_file():
-        raise RecipeError(f"there is no weights file {teacher}; check --teacher")
-    if settings.initial:
-        load_compact(settings.initial)  # says what is wrong with it
-    held_out = validate if validate is None or isinstance(validate, LabelledSet) else load_labelled(validate)
-    if held_out is not None:
-        held_out = readable_part(held_out, workers=settings.readers, skip=False)
-    identity = {
-        **settings.identity,
-        "teacher": None if teacher is None else file_sha256(teacher),
-        "initial": file_sha256(settings.initial) if settings.initial else None,
-        "validation": None if held_out is None else f"{held_out.name} {held_out.revision} {held_out.selection}",
-    }
-    absolute = None if teacher is None else teacher.absolute()
-    return ProceduralJob(settings, absolute, held_out, identity, folder, resume)
 
 
 def make(job: ProceduralJob, device: torch.device) -> ProceduralTask:
@@ -175,7 +124,6 @@ def _trained(job: ProceduralJob) -> dict[str, Any]:
     settings = job.settings
     facts: dict[str, Any] = {
         "on": _name(settings),
-        "photos": _subjects(settings) * 2,
         "seed": settings.seed,
         "command": job.command,
         "settings": settings.model_dump(mode="json"),
@@ -221,7 +169,3 @@ def _facts(job: ProceduralJob, outcome: Mapping[str, Any], run: Path, after: Rep
 
 def _name(settings: ProceduralTraining) -> str:
     return f"rendered pictures of seed {settings.seed}"
-
-
-def _subjects(settings: ProceduralTraining) -> int:
-    return settings.epochs * settings.steps * settings.subjects

@@ -25,7 +25,8 @@ class Rendering(Stage):
     shadows: how often it throws shadows. metering: how far the mean light is brought to the same, 1 for wholly.
     exposure: in stops to either side of that. balance: greatest change of a channel, as a factor's logarithm.
     vignette: greatest darkening of the corners.
-    defocus, motion: how often; blur: greatest sigma or half length, in pixels of a picture of side 160.
+    defocus, motion: how often; blur: greatest sigma, in pixels of a picture of side 160; motion reaches up to twice as
+    many to both sides, and one pixel more.
     noisy: how often; noise: greatest standard deviation, of 1. jpeg: how often; quality: range.
     """
 

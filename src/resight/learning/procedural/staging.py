@@ -14,7 +14,7 @@ from resight.learning.procedural.surroundings import surroundings
 from resight.learning.procedural.textures import Pyramid, pyramid
 from resight.learning.procedural.views import Light, View
 
-_TWIN, _SHAPE, _LAYOUT, _PRINT, _CAMERA, _AROUND, _LIGHT, FILM = range(2, 10)
+_TWIN, SHAPE, _LAYOUT, _PRINT, _CAMERA, _AROUND, _LIGHT, FILM = range(2, 10)
 """Streams of random numbers of a subject; the pool's is 1."""
 
 
@@ -35,7 +35,7 @@ def staged(
 ) -> tuple[tuple[View, View], list[Pyramid]]:
     """The two views of a subject, and the textures that their solids number."""
     shape, wants = model(seed, number, settings), Wants()
-    thing = subject(generator(seed, shape, _SHAPE), wants, settings)
+    thing = subject(generator(seed, shape, SHAPE), wants, settings)
     rng = generator(seed, number, _CAMERA)
     cameras = [_camera(rng, thing, side, settings) for _ in range(2)]
     around = generator(seed, number, _AROUND)

@@ -51,7 +51,8 @@ class Teaching(Stage):
 
     network, layer: by timm's name, as recipes have them. p: the exponent of GeM, which pools it.
     dimensions: of the teacher's principal axes that are kept, learned of ``fitted_on`` rendered subjects.
-    pictures: of a batch that the teacher describes; it is slower than what it teaches.
+    pictures: of a process's share of a batch, or all if it has fewer, that the teacher describes; it is slower than
+        what it teaches.
     regression: weight of 1 − cosine to the teacher's vector, by a matrix that is dropped afterwards.
     relations, temperature: weight of the likenesses' divergence, as ``losses.relations`` has it, and its temperature.
     """
@@ -108,8 +109,6 @@ class ProceduralTraining(Optimisation):
             raise ValueError(f"side = {self.side} must be a multiple of {Compact.multiple}")
         if self.teaching.dimensions >= 2 * self.teaching.fitted_on:
             raise ValueError("teaching.dimensions are learned of more pictures: fitted_on subjects have two each")
-        if self.teaching.pictures * self.devices > 2 * self.subjects:
-            raise ValueError("teaching.pictures are of a batch, which has two of each subject: ask for fewer")
         if self.subjects % self.devices or self.subjects < 2 * self.devices:
             raise ValueError(f"subjects = {self.subjects} must be shared evenly by {self.devices} devices, two or more")
         return self

@@ -7,7 +7,6 @@ from typing import Any
 import tomli_w
 
 from resight.describe.folder import staged
-from resight.errors import RecipeError
 from resight.learning.card import made_with, rows
 from resight.networks.compact import Compact, save_compact
 from resight.networks.weights import file_sha256
@@ -19,11 +18,8 @@ WEIGHTS = "model.safetensors"
 def write_compact(network: Compact, recipe: Recipe, into: Path, trained: Mapping[str, Any]) -> None:
     """Write the weights in 16 bits, the recipe ``compact`` that names them, and README.md, into a new folder.
 
-    trained: facts for all three. Raises RecipeError where the folder cannot be written or the network is not finite.
+    trained: facts for all three. Raises RecipeError where the folder cannot be written, and as ``save_compact``.
     """
-    for name, x in network.state_dict().items():
-        if x.is_floating_point() and not bool(x.half().isfinite().all()):
-            raise RecipeError(f"{name} is not finite in 16 bits: training has diverged; lower the rate")
     with staged(into) as staging:
         save_compact(network, staging / WEIGHTS, {"trained": dict(trained)})
         given = {"weights": WEIGHTS, "weights_sha256": file_sha256(staging / WEIGHTS)}

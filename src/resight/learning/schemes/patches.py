@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _A_PHOTO = 16  # points of one in a batch, at most
 _STRONGEST = 300  # of a photo, of which these are drawn
 _VALIDATED = 64  # photos
+_UNREAD = ("miner", "learns", "augment", "fit", "validation_side", "whitening", "dimensions")
 
 
 class PatchTask:
@@ -76,6 +77,9 @@ class PatchTask:
         paths = [self._paths[place] for place in batch.places.tolist()]
         drawn = np.concatenate([self._drawn(path, each, rng) for path, rng in zip(paths, rngs, strict=True)])
         device = next(self.describe.parameters()).device
+        if not len(drawn):  # of photos without texture
+            propagate(sum((p.sum() for p in self.describe.parameters()), torch.zeros((), device=device)) * 0)
+            return {"loss": 0.0}
         labels = torch.arange(len(drawn), device=device).repeat_interleave(each)
         self.module.train()
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -129,6 +133,8 @@ def phases(recipe: Recipe, settings: "Training") -> Sequence[Phase]:
     """One. Raises RecipeError where the recipe has no DOAP, or the settings do not suit it."""
     _stage(recipe)
     check_settings(settings, "DOAP")
+    if unread := [key for key in _UNREAD if key in settings.model_fields_set]:
+        raise RecipeError(f"DOAP is trained without {', '.join(unread)}: leave that out")
     if settings.devices != 1:
         raise RecipeError(f"DOAP is trained on one device, not {settings.devices}: leave devices out")
     loss = loss_stage(settings)

@@ -31,13 +31,16 @@ class ReconstructionLoss(Loss):
     """The mean squared error of pictures, in [0, 1], that a decoder makes of a batch's descriptors.
 
     The decoder: a linear layer to a map of 4×4; then, until it has the side wanted, twice as large by nearest
-    neighbours, a 3×3 convolution to half as many channels, and ReLU; and a 3×3 convolution to RGB. pictures: B×3×S×S
-    uint8, of each row of the batch; set before it is learned from.
+    neighbours, a 3×3 convolution to half as many channels (16 at least), and ReLU; and a 3×3 convolution to RGB.
+    pictures: B×3×S×S uint8, of each row of the batch; set before it is learned from.
+    Raises ValueError for a side that is not 4 doubled some times.
     """
 
     def __init__(self, dimension: int, side: int, channels: int, *, seed: int = 0) -> None:
         super().__init__()
-        doublings = int(np.log2(side // _FIRST))
+        doublings = int(np.log2(max(side // _FIRST, 1)))
+        if side != _FIRST << doublings:
+            raise ValueError(f"side must be {_FIRST} doubled some times, not {side}")
         widths = [max(_LEAST, channels >> n) for n in range(doublings + 1)]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

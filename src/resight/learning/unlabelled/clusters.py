@@ -135,8 +135,8 @@ def dbscan_labels(x: NDArray[np.float32], distance: float, least: int) -> Labels
         own = slice(starts[photo], starts[photo + 1])
         able = core[near.indices[own]]
         if able.any():
-            nearest = np.lexsort((near.indices[own][able], near.data[own][able]))[0]
-            labels[photo] = labels[near.indices[own][able][nearest]]
+            closest = np.lexsort((near.indices[own][able], near.data[own][able]))[0]
+            labels[photo] = labels[near.indices[own][able][closest]]
     if len(names) < 2:
         raise RecipeError(
             f"there are {len(names)} dense regions of {n} photos, and {int((labels >= 0).sum())} photos lie in any: "

@@ -80,8 +80,8 @@ class AdversarialLoss(Loss):
     ) -> Tensor:
         """As ``Loss.forward``. tuples: (q, p, n), where one q has one p. original: B×D, by the network as it was.
 
-        The scalar has each player's gradient and the value of the mean −log D(q, p). Raises ValueError where tuples or
-        original are missing.
+        The scalar has each player's gradient. Its value is the mean −log D(q, p), as the players' other terms cancel;
+        while the judge leads it is −V. Raises ValueError where tuples or original are missing.
         """
         if tuples is None or len(tuples) != 3:
             raise ValueError("what is retrieved is given by triplets")

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, vstack
-from torch import Tensor
 
 from resight.embedding.bow import Bow
 from resight.embedding.codebook import choose_words
@@ -19,9 +18,6 @@ from resight.embedding.embedding import Features
 from resight.embedding.sparse_index import SparseIndex
 from resight.errors import RecipeError
 from resight.learning.datasets.photos import Photo
-from resight.learning.losses.loss import Loss, Memory
-from resight.learning.losses.quartet import mimic
-from resight.learning.task import Tuples
 from resight.learning.unlabelled.pools import Places, Pools, pools_of
 from resight.learning.unlabelled.stages import SiftStage
 from resight.learning.unlabelled.verified import rootsift_of
@@ -73,40 +69,6 @@ def pools_of_sift(rows: Places, x: NDArray[np.float32], stage: SiftStage) -> Poo
         positives.append(able[np.lexsort((able, x[able] @ x[anchor]))])
         negatives.append(close[anchor][~np.isin(close[anchor], rows[anchor])])
     return pools_of(np.arange(len(x), dtype=np.int64), positives, negatives)
-
-
-class FidelityLoss(Loss):
-    """A loss of tuples + weight · ``mimic``: the mean squared distance from the network as it was.
-
-    Raises ValueError where the weight is below 0.
-    """
-
-    takes_tuples = True
-    takes_original = True
-
-    def __init__(self, similarity: Loss, weight: float) -> None:
-        super().__init__()
-        if not weight >= 0:
-            raise ValueError(f"weight must be at least 0, not {weight}")
-        self.similarity, self.weight = similarity, weight
-
-    def forward(
-        self,
-        x: Tensor,
-        labels: Tensor,
-        tuples: Tuples | None = None,
-        memory: Memory | None = None,
-        original: Tensor | None = None,
-    ) -> Tensor:
-        """As ``Loss.forward``. original: B×D, of the same pictures by the network as it was; needs no gradient."""
-        loss = super().forward(x, labels, tuples, memory)
-        if original is None or original.shape != x.shape:
-            raise ValueError("original must be descriptors of the network as it was, as x is")
-        return loss + self.weight * mimic(x.to(loss.dtype), original.to(loss.dtype))
-
-    def _loss(self, x: Tensor, labels: Tensor, tuples: Tuples | None, memory: Memory | None) -> Tensor:
-        found: Tensor = self.similarity(x, labels, tuples, memory)
-        return found
 
 
 def _nearest(counts: csr_array, k: int) -> Places:

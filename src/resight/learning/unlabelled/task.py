@@ -11,6 +11,7 @@ from resight.errors import RecipeError
 from resight.learning.datasets.augment import NONE
 from resight.learning.datasets.pictures import Pictures
 from resight.learning.embedding_task import EmbeddingTask
+from resight.learning.losses.fidelity import FidelityLoss
 from resight.learning.mining.batches import batches_of, shuffled_batches
 from resight.learning.mining.stages import Sampling
 from resight.learning.model import Model
@@ -29,7 +30,6 @@ from resight.learning.unlabelled.mined import (
 from resight.learning.unlabelled.neighbour_mean import TargetLoss
 from resight.learning.unlabelled.pools import Pools, batches_of_pools
 from resight.learning.unlabelled.settings import UnlabelledTraining
-from resight.learning.unlabelled.sift import FidelityLoss
 from resight.learning.unlabelled.stages import (
     GanStage,
     KmeansStage,

@@ -1,0 +1,192 @@
+"""/v1/queries, /v1/searches and the one-shot /v1/search."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+from starlette.datastructures import UploadFile
+from starlette.responses import Response
+
+from resight.search.ranking import Ranking
+from resight.server import export, schemas, values
+from resight.server.guard import too_large
+from resight.server.pictures import LARGEST, Pictures
+from resight.server.problems import Refused
+from resight.server.replies import events_reply, model_reply, picture_reply
+from resight.server.search import Search
+from resight.server.service import Service
+
+PICTURES = 4  # that one request may bring
+
+Wait = Annotated[float, Query(ge=0, le=600)]
+After = Annotated[int, Query(ge=0)]
+Limit = Annotated[int, Query(ge=1, le=10_000)]
+Evidence = Literal["brief", "full"]
+
+
+def routes(service: Service) -> APIRouter:
+    """Of one service."""
+    router, searches, live = APIRouter(prefix="/v1"), service.searches, service.live
+
+    def shown(search: Search, after: int, limit: int, evidence: Evidence) -> schemas.Search:
+        ranking, timing = search.ranking, search.timing
+        if search.state != "done" or ranking is None or timing is None:
+            nothing = dict.fromkeys(("accepted", "total", "threshold", "calibrated", "timing"))
+            return schemas.Search(
+                search=search.id, state=search.state, request=search.request, results=[], error=search.error, **nothing
+            )
+        return schemas.Search(
+            search=search.id,
+            state=search.state,
+            request=search.request,
+            accepted=ranking.accepted,
+            total=len(ranking),
+            threshold=export.threshold(ranking),
+            calibrated=ranking.calibrated,
+            results=values.results(live, ranking, after, limit, full=evidence == "full"),
+            timing=schemas.TimingFacts(**vars(timing), waited=search.waited),
+            error=None,
+        )
+
+    def finished(name: str) -> tuple[Search, Ranking]:
+        search = searches.get(name)
+        if search.ranking is None or search.state != "done":
+            raise Refused(409, "unfinished", f"the search is {search.state}; its results are there when it is done")
+        return search, search.ranking
+
+    async def kept(form_file: UploadFile) -> schemas.UploadFacts:
+        if (form_file.size or 0) > service.settings.upload_bytes:
+            raise too_large(service.settings.upload_bytes)
+        data = await form_file.read()
+        name, (width, height) = await run_in_threadpool(service.keep, data)
+        return schemas.UploadFacts(query=name, width=width, height=height)
+
+    @router.post("/queries", status_code=201, openapi_extra=_FORM)
+    async def upload(request: Request) -> schemas.UploadFacts:
+        """Keep a picture to search with: the field `image` of a form. Its EXIF block is not kept."""
+        async with request.form(max_files=1, max_fields=4) as form:
+            files = _pictures(form.getlist("image"))
+            if len(files) != 1:
+                raise Refused(422, "request", "image: one picture, as a file of a form (multipart/form-data)")
+            return await kept(files[0])
+
+    @router.get("/queries/{query}")
+    def query_facts(query: str) -> schemas.UploadFacts:
+        """Of a picture that was kept to search with; 404 when it no longer is."""
+        width, height = service.uploads.image(query).size
+        return schemas.UploadFacts(query=query, width=width, height=height)
+
+    @router.get("/queries/{query}/picture", response_class=Response)
+    async def query_picture(
+        request: Request, query: str, side: Annotated[int, Query(ge=16, le=LARGEST)] = LARGEST
+    ) -> Response:
+        """JPEG, upright."""
+
+        tag = f'"{query}-{side}"'
+
+        def make() -> bytes | None:
+            image = service.uploads.image(query)
+            return None if request.headers.get("if-none-match") == tag else Pictures.made(image, side)
+
+        return picture_reply(tag, await run_in_threadpool(make))
+
+    @router.post(
+        "/searches", status_code=202, responses={200: {"model": schemas.Search}}, response_model=schemas.Search
+    )
+    async def start(asked: schemas.SearchRequest, wait: Wait = 0, evidence: Evidence = "brief") -> Response:
+        """Search; 202 while it is not done. wait: seconds to wait for 200 and the result."""
+        search = await run_in_threadpool(searches.start, asked)
+        return await answer(search, wait, evidence)
+
+    async def answer(search: Search, wait: float, evidence: Evidence) -> Response:
+        if wait:
+            await search.feed.end(wait)
+        found = await run_in_threadpool(shown, search, 0, search.request.top, evidence)
+        return model_reply(found, 200 if search.ended else 202)
+
+    @router.get("/searches/{search}")
+    async def get(
+        search: str, after: After = 0, limit: Limit = 1000, evidence: Evidence = "brief", wait: Wait = 0
+    ) -> schemas.Search:
+        """How it stands, and of a search that is done the results from place `after`, which begins at 0.
+
+        wait: seconds to wait for its end.
+        """
+        found = await run_in_threadpool(searches.get, search)
+        if wait:
+            await found.feed.end(wait)
+        return await run_in_threadpool(shown, found, after, limit, evidence)
+
+    @router.get("/searches/{search}/events", response_class=Response)
+    def events(request: Request, search: str) -> Response:
+        """Server-sent: `filtered` (the first ranking), `verified` (a result, as it is verified), `done` or `failed`."""
+        return events_reply(request, searches.get(search).feed)
+
+    @router.delete("/searches/{search}", status_code=204)
+    def cancel(search: str) -> None:
+        """It ends when all who asked for it have said so."""
+        searches.cancel(search)
+
+    @router.get("/searches/{search}/results/{image}")
+    def result(search: str, image: int) -> schemas.ResultDetails:
+        return values.details(finished(search)[1], image)
+
+    @router.get("/searches/{search}/export", response_class=Response)
+    def exported(search: str, format: Literal["csv", "json", "html"]) -> Response:
+        """The whole result as a file."""
+        found, ranking = finished(search)
+        return export.reply(service, found, ranking, format)
+
+    @router.post("/search", openapi_extra=_FORM, response_model=schemas.Search)
+    async def at_once(request: Request, evidence: Evidence = "brief") -> Response:
+        """Pictures and the question in one form, the result in the answer.
+
+        image: the pictures. request: optional JSON as of /searches, in which the examples `image` are numbers of the
+        pictures from 0 in the form "#0".
+        """
+        async with request.form(max_files=PICTURES, max_fields=4) as form:
+            files = _pictures(form.getlist("image"))
+            uploads = [(await kept(file)).query for file in files]
+            text = form.get("request")
+        asked = _with_pictures(text if isinstance(text, str) else None, uploads)
+        search = await run_in_threadpool(searches.start, asked)
+        reply = await answer(search, service.settings.timeout + 1, evidence)
+        if search.error is not None:
+            raise Refused(504 if search.error.code == "timeout" else 422, search.error.code, search.error.message)
+        return reply
+
+    return router
+
+
+def _pictures(parts: list[Any]) -> list[UploadFile]:
+    return [part for part in parts if isinstance(part, UploadFile)]
+
+
+def _with_pictures(text: str | None, uploads: list[str]) -> schemas.SearchRequest:
+    if text is None:
+        return schemas.SearchRequest(examples=[schemas.AskedExample(image=name) for name in uploads[:1]])
+    try:
+        asked = schemas.SearchRequest.model_validate_json(text)
+    except ValidationError as error:
+        told = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:5]]
+        raise Refused(422, "request", f"request: {'; '.join(told)}") from None
+    named = {f"#{number}": name for number, name in enumerate(uploads)}
+    examples = [e.model_copy(update={"image": named.get(str(e.image), e.image)}) for e in asked.examples]
+    return asked.model_copy(update={"examples": examples})
+
+
+_FORM: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["image"],
+                    "properties": {"image": {"type": "string", "format": "binary"}, "request": {"type": "string"}},
+                }
+            }
+        },
+    }
+}

@@ -1,0 +1,137 @@
+"""Pictures that users bring: decoded within limits, kept as pixels alone, found again by an opaque id."""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import PIL.Image
+
+from resight.images.image import Image
+from resight.images.limits import Limits
+from resight.images.read import decode
+from resight.server.problems import Refused
+
+SIDE = 4096  # pixels of the longest side that are kept
+_ID = re.compile(r"q[A-Za-z0-9_-]{22}")
+_IN_MEMORY = 8
+
+
+def is_upload(text: str) -> bool:
+    """Whether a text has the form of an id."""
+    return _ID.fullmatch(text) is not None
+
+
+class Uploads:
+    """In a folder, as PNG without metadata and a small file of facts each.
+
+    most: bytes in all; above them those go that were used the longest ago and are not in use.
+    """
+
+    def __init__(self, folder: Path, limits: Limits, most: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder, self._limits, self._most = folder, limits, most
+        self._key = secret(folder / "key")
+        self._recent: OrderedDict[str, Image] = OrderedDict()
+        self._lock = threading.Lock()
+        self.in_use: Callable[[], set[str]] = set
+
+    def keep(self, data: bytes) -> tuple[str, tuple[int, int]]:
+        """Decode and keep a picture: its id, and its upright (width, height). The same pixels have the same id.
+
+        Raises ImageError for what is no picture or exceeds the limits, and Refused where the disk is full.
+        """
+        image = decode(data, "the uploaded picture", max_side=SIDE, limits=self._limits)
+        mark = hashlib.blake2b(image.pixels.tobytes(), key=self._key, digest_size=16)
+        mark.update(repr((image.pixels.shape, image.size)).encode())
+        name = f"q{opaque(mark.digest())}"
+        if not self._facts(name).exists():
+            try:
+                self._write(name, image)
+            except OSError as error:
+                raise Refused(507, "full", f"the query cannot be kept: {error.strerror or error}") from error
+            self._make_room(name)
+        self._remember(name, image)
+        return name, image.size
+
+    def image(self, name: str) -> Image:
+        """The picture; Refused (404) where there is none, or none any more."""
+        with self._lock:
+            if (known := self._recent.get(name)) is not None:
+                return known
+        try:
+            if not is_upload(name):
+                raise FileNotFoundError(name)
+            width, height = json.loads(self._facts(name).read_text())["size"]
+            with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
+                image = Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
+            os.utime(self._facts(name))
+        except FileNotFoundError:
+            raise Refused(
+                404, "unknown", "there is no such query, or it is no longer kept; give its picture again"
+            ) from None
+        self._remember(name, image)
+        return image
+
+    def _facts(self, name: str) -> Path:
+        return self._folder / f"{name}.json"
+
+    def _write(self, name: str, image: Image) -> None:
+        encoded = cv2.imencode(".png", cv2.cvtColor(image.pixels, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_PNG_COMPRESSION, 1])[
+            1
+        ].tobytes()
+        replace_file(self._folder / f"{name}.png", encoded)
+        facts = {"size": image.size, "bytes": len(encoded)}
+        replace_file(self._facts(name), json.dumps(facts).encode())  # last: what has none does not exist
+
+    def _remember(self, name: str, image: Image) -> None:
+        with self._lock:
+            self._recent[name] = image
+            self._recent.move_to_end(name)
+            while len(self._recent) > _IN_MEMORY:
+                self._recent.popitem(last=False)
+
+    def _make_room(self, newest: str) -> None:
+        with self._lock:
+            kept = sorted((path.stat().st_mtime_ns, path) for path in self._folder.glob("q*.json"))
+            size = {path: path.with_suffix(".png").stat().st_size for _, path in kept}
+            total, pinned = sum(size.values()), self.in_use() | {newest}
+            for _, path in kept:
+                if total <= self._most:
+                    return
+                if path.stem not in pinned:
+                    path.unlink()
+                    path.with_suffix(".png").unlink()
+                    self._recent.pop(path.stem, None)
+                    total -= size[path]
+
+
+def secret(path: Path) -> bytes:
+    """32 random bytes that a file keeps, made at its first use and readable by its owner alone."""
+    if not path.exists():
+        replace_file(path, secrets.token_bytes(32))
+    return path.read_bytes()
+
+
+def opaque(digest: bytes) -> str:
+    """16 bytes as 22 characters that need no escape in a URL."""
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """The file has all of the data or what it had before."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.touch(mode=0o600, exist_ok=False)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,224 @@
+"""Searches that are told step by step, shared, bounded, cancelled, timed out, and found again by their links."""
+
+import csv
+import io
+import json
+import threading
+import time
+
+import pytest
+
+from resight.search.collection import Collection
+from resight.search.searcher import Searcher
+
+ASKED = {"examples": [{"image": 1}], "top": 12}
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Holds every verification at its first image until the event is set; counts them."""
+    go, verify, begun = threading.Event(), Searcher._tell, []
+
+    def slow(self, position, evidence, of):
+        begun.append(position)
+        assert go.wait(20)
+        verify(self, position, evidence, of)
+
+    monkeypatch.setattr(Searcher, "_tell", slow)
+    yield go, begun
+    go.set()
+
+
+def events(found, name, **headers):
+    with found.http.stream("GET", f"/v1/searches/{name}/events", headers=headers) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        blocks = answer.read().decode().strip().split("\n\n")
+    parsed = [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
+    return [(int(e["id"]), e["event"], json.loads(e["data"])) for e in parsed]
+
+
+def start(found, **changes):
+    return found.http.post("/v1/searches", json=ASKED | changes)
+
+
+def test_events_tell_the_first_ranking_then_each_verified_image_then_the_end(served, indexed):
+    name = start(served).json()["search"]
+    told = events(served, name)
+    assert [number for number, _, _ in told] == list(range(1, len(told) + 1))
+    assert [kind for _, kind, _ in told] == ["filtered", *["verified"] * 12, "done"]
+    with Collection.open(indexed) as local:
+        ranking = local.search(1)
+    score = dict(zip(ranking.ids.tolist(), ranking.scores.tolist(), strict=True))
+    inliers = {i: e.inliers for i, e in zip(ranking.ids.tolist(), ranking.evidence, strict=True)}
+    for _, _, result in told[1:-1]:
+        assert result["score"] == score[result["image"]]
+        assert result["evidence"]["inliers"] == inliers[result["image"]]
+        assert result["accepted"] == (score[result["image"]] >= ranking.threshold)
+    assert told[-1][2]["accepted"] == ranking.accepted
+    assert events(served, name, **{"Last-Event-ID": "11"}) == told[11:]
+
+
+def test_the_result_is_paged_and_each_has_its_evidence(served, indexed):
+    found = served.wait(start(served).json()["search"])
+    pages = [served.http.get(f"/v1/searches/{found['search']}?after={a}&limit=5").json()["results"] for a in (0, 5, 10)]
+    assert [*pages[0], *pages[1], *pages[2]] == found["results"] and [len(page) for page in pages] == [5, 5, 2]
+    best = found["results"][1]
+    full = served.http.get(f"/v1/searches/{found['search']}/results/{best['image']}").json()["evidence"]
+    with Collection.open(indexed) as local:
+        ranking = local.search(1)
+    truth = ranking.evidence[ranking.ids.tolist().index(best["image"])]
+    assert full["homography"] == truth.homography.tolist() and full["query_xy"] == truth.query_xy.tolist()
+    assert served.http.get(f"/v1/searches/{found['search']}/results/999").status_code == 404
+
+
+def test_one_request_with_a_picture_gives_the_result(served, photos):
+    files = {"image": (photos / "chelsea-2.jpg").read_bytes()}
+    asked = {"examples": [{"image": "#0", "box": [10, 10, 200, 150]}], "top": 3}
+    found = served.http.post("/v1/search", files=files, data={"request": json.dumps(asked)}).json()
+    names = {result["name"] for result in found["results"] if result["accepted"]}
+    assert found["state"] == "done" and names == {"chelsea-1.png", "chelsea-2.jpg"}
+    plain = served.http.post("/v1/search", files=files).json()
+    assert plain["results"][0]["name"] == "chelsea-2.jpg"
+    wrong = served.http.post("/v1/search", files=files, data={"request": '{"examples": "all"}'})
+    assert wrong.status_code == 422 and "examples" in wrong.json()["error"]["message"]
+
+
+def test_exports_hold_the_whole_result_and_are_never_shown_in_place(served):
+    found = served.wait(start(served).json()["search"])
+    answers = {f: served.http.get(f"/v1/searches/{found['search']}/export?format={f}") for f in ("csv", "json", "html")}
+    assert all(a.headers["content-disposition"].startswith("attachment") for a in answers.values())
+    rows = list(csv.DictReader(io.StringIO(answers["csv"].text)))
+    assert [int(row["id"]) for row in rows] == [result["image"] for result in found["results"]]
+    assert [row["path"].rpartition("/")[2] for row in rows] == [result["name"] for result in found["results"]]
+    assert [r["score"] for r in answers["json"].json()["results"]] == [r["score"] for r in found["results"]]
+    assert answers["html"].text.count('<li class="card') == 12
+
+
+def test_a_link_is_good_after_a_restart(serve, indexed, upload, tmp_path):
+    state = tmp_path / "kept"
+    first = serve(indexed, state=state)
+    query = upload(first)
+    before = first.wait(start(first, examples=[{"image": query}]).json()["search"])
+    second = serve(indexed, state=state)
+    after = second.wait(before["search"])
+    assert after["results"] == before["results"] and after["request"] == before["request"]
+    assert second.http.get(f"/v1/queries/{query}/picture?side=64").status_code == 200
+
+
+def test_equal_requests_share_a_search_which_ends_only_for_all(served, held):
+    go, _ = held
+    one, two = start(served, top=7).json(), start(served, top=7).json()
+    other = start(served, top=8).json()["search"]
+    assert one["search"] == two["search"] != other
+    served.http.delete(f"/v1/searches/{one['search']}")
+    go.set()
+    assert served.wait(one["search"])["state"] == served.wait(other)["state"] == "done"
+
+
+def test_a_cancelled_search_stops_before_its_next_image(serve, indexed, held):
+    go, begun = held
+    found = serve(indexed)
+    name = start(found).json()["search"]
+    while not begun:
+        time.sleep(0.01)
+    assert found.http.delete(f"/v1/searches/{name}").status_code == 204
+    go.set()
+    ended = found.wait(name)
+    assert (ended["state"], ended["results"], len(begun)) == ("cancelled", [], 1)
+
+
+def test_a_search_has_its_time_and_no_more(serve, indexed, held):
+    go, begun = held
+    found = serve(indexed, timeout=0.3)
+    name = start(found).json()["search"]
+    time.sleep(0.4)
+    go.set()
+    ended = found.wait(name)
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "timeout") and len(begun) <= 1
+
+
+def test_the_queue_is_bounded_and_says_when_to_come_again(serve, indexed, held):
+    found = serve(indexed, workers=1, waiting=2)
+    answers = [start(found, top=top) for top in (1, 2, 3, 4)]
+    assert [a.status_code for a in answers] == [202, 202, 202, 503]
+    assert answers[3].headers["retry-after"] and answers[3].json()["error"]["code"] == "busy"
+    held[0].set()
+    assert found.wait(answers[2].json()["search"])["state"] == "done"
+    assert start(found, top=4).status_code == 202
+
+
+def test_a_slow_search_does_not_hold_up_the_others(serve, indexed, monkeypatch):
+    go, verify = threading.Event(), Searcher.verify
+
+    def slow(self, query, assigned, box, *rest, **more):
+        if box is not None:
+            assert go.wait(20)
+        return verify(self, query, assigned, box, *rest, **more)
+
+    monkeypatch.setattr(Searcher, "verify", slow)
+    found = serve(indexed, workers=2)
+    stuck = start(found, examples=[{"image": 1, "box": [0, 0, 100, 100]}]).json()["search"]
+    for top in (1, 2, 3):
+        assert found.wait(start(found, top=top).json()["search"])["state"] == "done"
+    assert found.http.get(f"/v1/searches/{stuck}").json()["state"] == "running"
+    go.set()
+    assert found.wait(stuck)["state"] == "done"
+
+
+def test_metrics_count_what_was_done(serve, indexed):
+    found = serve(indexed)
+    found.wait(start(found).json()["search"])
+    text = found.http.get("/metrics").text
+    assert 'resight_search_seconds_count{stage="verify"} 1.0' in text
+    assert 'resight_requests_total{method="POST",route="/v1/searches",status="202"} 1.0' in text
+    assert "resight_searches_running 0.0" in text and "resight_images 12.0" in text
+    assert found.http.get("/health").json() == {"ready": True, "why": None}
+
+
+def test_queries_that_wait_are_described_together_and_one_that_is_wrong_harms_no_other(serve, indexed, monkeypatch):
+    together, describe = [], Collection.describe_together
+    go, first = threading.Event(), threading.Event()
+
+    def counted(self, queries):
+        together.append(len(queries))
+        first.set()
+        assert go.wait(20)
+        return describe(self, queries)
+
+    monkeypatch.setattr(Collection, "describe_together", counted)
+    found = serve(indexed)
+    found.app.service.searches._together = 8  # as with a recipe that has a network
+    names = [start(found, top=1).json()["search"]]
+    assert first.wait(10)
+    asked = [[{"image": 2}], [{"image": 999}], [{"image": 3, "box": [0, 0, 100, 100]}]]
+    names += [start(found, examples=examples).json()["search"] for examples in asked]
+    go.set()
+    ended = [found.wait(name) for name in names]
+    assert together == [1, 3]
+    assert [search["state"] for search in ended] == ["done", "done", "failed", "done"]
+    assert "id:999" in ended[2]["error"]["message"]
+    assert [search["results"][0]["image"] for search in (ended[0], ended[1], ended[3])] == [1, 2, 3]
+
+
+def test_a_defect_is_told_of_as_such_and_the_service_goes_on(serve, indexed, monkeypatch):
+    found = serve(indexed)
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "describe_together", lambda self, queries: 1 / 0)
+        ended = found.wait(start(found, top=1).json()["search"])
+    assert (ended["state"], ended["error"]["code"]) == ("failed", "defect") and "Zero" not in str(ended["error"])
+    assert found.wait(start(found, top=1).json()["search"])["state"] == "done"
+
+
+def test_searches_at_the_same_time_give_what_each_gives_alone(serve, indexed, photos, upload):
+    found = serve(indexed, workers=4)
+    asked = [
+        {"image": upload(found, photo), "box": box}
+        for photo in ("astronaut-2.jpg", "chelsea-2.jpg", "coffee-2.jpg", "rocket-2.jpg")
+        for box in (None, [20, 20, 200, 150], [5, 40, 180, 200])
+    ]
+    names = [start(found, examples=[example]).json()["search"] for example in asked]
+    together = [found.wait(name)["results"] for name in names]
+    alone = serve(indexed, workers=1, state=found.app.service.uploads._folder.parent)
+    for example, results in zip(asked, together, strict=True):
+        assert alone.wait(start(alone, examples=[example]).json()["search"])["results"] == results
+        assert len(results) == 12 and results[0]["accepted"]

@@ -1,0 +1,35 @@
+// Where the page is: `#/search/s1a2/7` is image 7 of a search's results. All that a link must keep is in the address.
+
+import { useEffect, useState } from "preact/hooks";
+
+export type Place =
+  | { view: "search"; search: string | null; image: number | null }
+  | { view: "browse" | "duplicates" | "jobs" | "collection" };
+
+export function read(hash: string): Place {
+  const [view, first, second] = hash.replace(/^#\/?/, "").split("/");
+  if (view === "browse" || view === "duplicates" || view === "jobs" || view === "collection") return { view };
+  const image = second !== undefined && /^\d+$/.test(second) ? Number(second) : null;
+  return { view: "search", search: view === "search" && first && /^[\w-]+$/.test(first) ? first : null, image };
+}
+
+export const toSearch = (search: string, image?: number): string =>
+  `#/search/${search}${image === undefined ? "" : `/${image}`}`;
+
+export const go = (address: string): void => void (location.hash = address);
+
+/** Goes there without a step in the browser's history, as between a search's results. */
+export function goSideways(address: string): void {
+  history.replaceState(null, "", address);
+  dispatchEvent(new HashChangeEvent("hashchange"));
+}
+
+export function usePlace(): Place {
+  const [place, setPlace] = useState(() => read(location.hash));
+  useEffect(() => {
+    const follow = () => setPlace(read(location.hash));
+    addEventListener("hashchange", follow);
+    return () => removeEventListener("hashchange", follow);
+  }, []);
+  return place;
+}

@@ -1,0 +1,111 @@
+import { useEffect, useRef, useState } from "preact/hooks";
+
+import { type Collection, cancelSearch } from "../api";
+import type { Followed } from "../follow";
+import { count, many, scoreText } from "../text";
+import { Export } from "./export";
+
+interface SummaryProps {
+  about: Collection;
+  id: string | null;
+  followed: Followed;
+  running: boolean;
+  calibrated: boolean;
+}
+
+/** What was found, in words: while it is searched for, when it is there, and what to try when it is not. */
+export function Summary({ about, id, followed, running, calibrated }: SummaryProps) {
+  const { search, results, checked, error } = followed;
+  const accepted = search?.accepted ?? results.filter((result) => result.accepted).length;
+  const said = error
+    ? ""
+    : running
+      ? `Searching ${many(about.images, "picture")}${checked ? `: ${checked} checked, ${many(accepted, "match", "matches")}` : " …"}`
+      : !search
+        ? "Draw a box if only a part matters, then search."
+        : search.state === "cancelled"
+          ? "Stopped."
+          : accepted
+            ? `Found in ${many(accepted, "picture")}`
+            : search.threshold === null && results.length
+              ? `The ${many(results.length, "most alike picture")}`
+              : "Nothing found";
+  const heading = useRef<HTMLHeadingElement>(null);
+  useEffect(() => {
+    if (id === null) return;
+    // The button that was pressed may be gone, and on a phone the results lie below the window.
+    const { top } = heading.current!.getBoundingClientRect();
+    if (document.activeElement === document.body) heading.current!.focus({ preventScroll: true });
+    if (top > 0.75 * innerHeight) heading.current!.scrollIntoView();
+  }, [id]);
+  const took = search?.timing ? search.timing.describe + search.timing.filter + search.timing.verify : null;
+  return (
+    <div class="summary">
+      <h1
+        ref={heading}
+        tabIndex={-1}
+        class={!running && search?.state === "done" && !accepted && search.threshold !== null ? "nothing" : ""}
+      >
+        {said}
+      </h1>
+      <p role="status" class="hidden">
+        {useCalm(said, running)}
+      </p>
+      {running && (
+        <div class="progress" role="progressbar" aria-label="Search">
+          <i />
+        </div>
+      )}
+      {running && search && (
+        <button type="button" onClick={() => void cancelSearch(search.search)}>
+          Stop
+        </button>
+      )}
+      {took !== null && (
+        <span class="soft">
+          {count(about.images)} pictures in {took.toFixed(2)} s
+        </span>
+      )}
+      {search?.state === "done" && <Export search={search.search} />}
+      {error && (
+        <p class="problem" role="alert">
+          {error}
+        </p>
+      )}
+      {search?.state === "done" && accepted === 0 && search.threshold !== null && (
+        <div class="advice">
+          <p>
+            None of the pictures searched shows the same thing with enough evidence: a match needs{" "}
+            {scoreText(search.threshold, calibrated)}
+            {results[0] && `, the best has ${scoreText(results[0].score, calibrated)}`}.
+          </p>
+          <p>What to try:</p>
+          <ul>
+            <li>Draw a box closely round the thing, without its surroundings.</li>
+            <li>Use a sharper or larger photo, taken less from the side.</li>
+            {search.request.where !== null && <li>Take the filters away.</li>}
+            {!search.request.exact && <li>Compare with every picture, under “Where to look”.</li>}
+            {results.length > 0 && <li>Look through the pictures below that were not accepted.</li>}
+          </ul>
+        </div>
+      )}
+    </div>
+  );
+}
+
+/** What is said while it changes often, at most every two seconds, so that a screen reader is not flooded. */
+function useCalm(text: string, often: boolean): string {
+  const [calm, setCalm] = useState(text);
+  const last = useRef(0);
+  useEffect(() => {
+    const say = () => {
+      last.current = Date.now();
+      setCalm(text);
+    };
+    const wait = often && calm !== "" ? Math.max(0, 2000 - (Date.now() - last.current)) : 0;
+    if (wait === 0) return say();
+    const timer = setTimeout(say, wait);
+    return () => clearTimeout(timer);
+  }, [text, often]);
+  return calm;
+}

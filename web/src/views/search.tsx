@@ -1,0 +1,149 @@
+import { useState } from "preact/hooks";
+
+import { go, goSideways, toSearch } from "../address";
+import type { Collection, Entry, Folder, Key, Result } from "../api";
+import { type Draft, type Shown, requestOf, same } from "../draft";
+import { useSearch } from "../follow";
+import { count } from "../text";
+import { Boxed } from "../parts/boxed";
+import { Examples } from "../parts/examples";
+import { Filters } from "../parts/filters";
+import { Found } from "../parts/found";
+import { Find } from "../parts/icons";
+import { MatchView } from "../parts/match";
+import { Summary } from "../parts/summary";
+import { Start } from "./start";
+
+export interface SearchProps {
+  about: Collection;
+  folders: readonly Folder[];
+  keys: readonly Key[];
+  draft: Draft;
+  setDraft: (draft: Draft) => void;
+  busy: boolean;
+  search: string | null;
+  turn: number;
+  image: number | null;
+  onRun: (draft: Draft) => void;
+  onFiles: (files: readonly File[], add: boolean) => void;
+  onUse: (entry: Entry, weight: number) => void;
+}
+
+export function SearchView(props: SearchProps) {
+  return props.draft.examples.length === 0 && props.search === null ? <Start {...props} /> : <Searching {...props} />;
+}
+
+function Searching(props: SearchProps) {
+  const { about, folders, keys, draft, setDraft, busy, search: id, image, onRun, onFiles, onUse } = props;
+  const followed = useSearch(id, props.turn);
+  const { search, results } = followed;
+  const [active, setActive] = useState(0);
+  const chosen = Math.min(active, draft.examples.length - 1);
+  const example = draft.examples[chosen];
+  const running =
+    search === null ? id !== null && !followed.error : search.state === "waiting" || search.state === "running";
+  const ended = followed.error !== null || search?.state === "failed" || search?.state === "cancelled";
+  const fresh = search !== null && !ended && same(requestOf(draft), search.request);
+  const calibrated = search?.calibrated ?? about.threshold !== null;
+  const change = (index: number, made: Partial<Shown>) =>
+    setDraft({ ...draft, examples: draft.examples.map((each, i) => (i === index ? { ...each, ...made } : each)) });
+  const drop = (index: number) => setDraft({ ...draft, examples: draft.examples.filter((_, i) => i !== index) });
+  const use = (result: Result, weight: number) => onUse(entryOf(result), weight);
+  return (
+    <main class="searching" id="main">
+      <section class="query" aria-label="What to find">
+        {example && (
+          <Boxed
+            key={`${example.image}`}
+            image={example.image}
+            name={example.name}
+            size={example}
+            box={example.box}
+            onBox={(box) => change(chosen, { box })}
+          />
+        )}
+        <Examples
+          examples={draft.examples}
+          chosen={chosen}
+          onChoose={setActive}
+          onChange={change}
+          onRemove={drop}
+          onAdd={(files) => onFiles(files, true)}
+        />
+        <details class="options" open={draft.filters.length > 0 || draft.expression !== null}>
+          <summary>Where to look{draft.filters.length > 0 && ` (${draft.filters.length})`}</summary>
+          <Filters
+            folders={folders}
+            keys={keys}
+            filters={draft.filters}
+            onFilters={(filters) => setDraft({ ...draft, filters })}
+            expression={draft.expression}
+            onNoExpression={() => setDraft({ ...draft, expression: null })}
+          />
+          <label>
+            Results
+            <select
+              value={draft.top}
+              onChange={(event) => setDraft({ ...draft, top: Number(event.currentTarget.value) })}
+            >
+              {[...new Set([20, 100, 500, draft.top])].map((top) => (
+                <option key={top} value={top}>
+                  at most {count(top)}
+                </option>
+              ))}
+            </select>
+          </label>
+          <label class="tick">
+            <input
+              type="checkbox"
+              checked={draft.exact}
+              onChange={(event) => setDraft({ ...draft, exact: event.currentTarget.checked })}
+            />
+            Compare with every picture (slower)
+          </label>
+        </details>
+        <button
+          type="button"
+          class="main"
+          disabled={busy || draft.examples.length === 0 || fresh}
+          onClick={() => onRun(draft)}
+        >
+          <Find />{" "}
+          {busy
+            ? "Starting …"
+            : fresh
+              ? running
+                ? "Searching …"
+                : "Searched"
+              : example?.box
+                ? "Search for this part"
+                : "Search"}
+        </button>
+      </section>
+      <section class="results" aria-label="Results" aria-busy={running}>
+        <Summary about={about} id={id} followed={followed} running={running} calibrated={calibrated} />
+        {search && <Found {...{ search, results, examples: draft.examples, running, calibrated, onUse: use }} />}
+      </section>
+      {search && image !== null && draft.examples.length > 0 && (
+        <MatchView
+          search={search}
+          results={results}
+          image={image}
+          examples={draft.examples}
+          calibrated={calibrated}
+          onOpen={(other) => goSideways(toSearch(search.search, other))}
+          onClose={() => go(toSearch(search.search))}
+          onUse={use}
+        />
+      )}
+    </main>
+  );
+}
+
+const entryOf = (result: Result): Entry => ({
+  id: result.image,
+  name: result.name ?? `image ${result.image}`,
+  folder: "",
+  width: result.width ?? 4,
+  height: result.height ?? 3,
+});
