@@ -127,6 +127,18 @@ def test_a_cancelled_search_stops_before_its_next_image(serve, indexed, held):
     assert (ended["state"], ended["results"], len(begun)) == ("cancelled", [], 1)
 
 
+def test_who_asks_for_what_another_has_just_cancelled_gets_a_search_of_his_own(serve, indexed, held):
+    go, begun = held
+    found = serve(indexed)
+    name = start(found).json()["search"]
+    while not begun:
+        time.sleep(0.01)
+    found.http.delete(f"/v1/searches/{name}")
+    again = start(found).json()["search"]
+    go.set()
+    assert again != name and found.wait(again)["state"] == "done" and found.wait(name)["state"] == "cancelled"
+
+
 def test_a_search_has_its_time_and_no_more(serve, indexed, held):
     go, begun = held
     found = serve(indexed, timeout=0.3)

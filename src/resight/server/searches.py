@@ -69,7 +69,7 @@ class Searches:
         key = f"{version} {_canonical(request)}"
         with self._lock:
             known = self._known.get(self._shared.get(key, ""))
-            if known is not None and known.state not in ("failed", "cancelled"):
+            if known is not None and not known.cancelled and known.state not in ("failed", "cancelled"):
                 self._known.move_to_end(known.id)
                 known.holders += 1
                 return known
