@@ -183,7 +183,8 @@ def test_a_memory_counts_after_it_is_warm(task):
 def test_what_does_not_go_together_is_refused(task):
     for match, changes in {
         "nothing is mined": {"loss": {"kind": "arcface"}, "miner": {"kind": "hardest"}},
-        "takes no memory": {"loss": {"kind": "arcface"}, "memory": {"size": 9}},
+        "arcface takes no memory": {"loss": {"kind": "arcface"}, "memory": {"size": 9}},
+        "quartet takes no memory": {"loss": {"kind": "quartet"}, "memory": {"size": 9}},
         "trains no descriptor": {"loss": {"kind": "nonmetric"}},
         "classes cannot be made": {"sampling": {"classes": 7, "each": 2}},
     }.items():

@@ -16,7 +16,7 @@ KINDS = {
     "nonmetric": (True, True, {"hidden": (6, 4)}),
     "siamese": (True, True, {"margin": 1.5}),
     "double-margin": (True, True, {}),
-    "quartet": (True, True, {"weight": 0.0}),
+    "quartet": (True, False, {"weight": 0.0}),
     "triplet": (True, True, {"margin": 0.8}),
     "joint": (True, True, {"margin": 0.8}),
     "quadruplet": (True, False, {}),

@@ -12,7 +12,5 @@ from resight.learning.losses.siamese import DoubleMarginLoss
 class QuartetLoss(FidelityLoss):
     """``FidelityLoss`` beside ``DoubleMarginLoss``. Raises ValueError unless 0 ≤ near ≤ far and weight ≥ 0."""
 
-    takes_memory = True
-
     def __init__(self, near: float = 0.2, far: float = 1.0, weight: float = 1.0, reduction: Reduction = "mean") -> None:
         super().__init__(DoubleMarginLoss(near, far, reduction), weight)
