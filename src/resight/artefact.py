@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from resight.errors import RecipeError
+from resight.files import replacing
 
 _FORMAT = 1
 
@@ -108,16 +109,10 @@ def _native(tensor: NDArray[Any]) -> NDArray[Any]:
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
     if os.name != "nt":  # the rename itself is durable only once the folder is; Windows has no call for it
         folder = os.open(path.parent, os.O_RDONLY)
         try:

@@ -16,6 +16,7 @@ import { Page } from "./page";
 import { messageOf } from "./text";
 import { setTheme } from "./theme";
 import "./style.css";
+import { Problem } from "./parts/problem";
 
 /** Waits for the collection, and for the token where the server wants one. */
 function Door() {
@@ -61,9 +62,7 @@ function Door() {
     return (
       <main class="door">
         <h1>resight</h1>
-        <p class="problem" role="alert">
-          {messageOf(error)}
-        </p>
+        <Problem text={messageOf(error)} />
         <button type="button" class="main" onClick={load}>
           Try again
         </button>

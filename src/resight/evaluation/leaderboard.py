@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, astuple, dataclass, fields
@@ -15,6 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from resight.errors import ResightError
 from resight.evaluation.check_recipes import Checked
 from resight.evaluation.plot import markdown
+from resight.files import replacing
 
 _FORMAT, _VERSION = "resight-leaderboard", 2
 _FOLDERS = re.compile(r"(?<!\S)/(?:[^\s/]+/)+")  # of an absolute path, which a page for others need not tell
@@ -136,9 +136,8 @@ def _percent(value: float | None) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="")
 
 
 def read_cells(path: Path) -> list[Cell]:

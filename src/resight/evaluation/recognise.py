@@ -16,6 +16,7 @@ from resight.evaluation.exchange import lookup, query_names, questions
 from resight.evaluation.labelled import LabelledSet, Query, with_distractors
 from resight.evaluation.objects import objects
 from resight.evaluation.protocol import ask, ids_of, opened
+from resight.files import replacing
 from resight.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -147,17 +148,16 @@ def write_set_predictions(predictions: Mapping[str, Prediction], file: Path) -> 
 
     Raises ResightError where the file cannot be written.
     """
-    partial = file.with_name(f".{file.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
+        with (
+            replacing(file) as partial,
+            partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines,
+        ):
             table = csv.writer(lines, lineterminator="\n")
             table.writerow(_COLUMNS)
             table.writerows((query, p.label, repr(p.confidence)) for query, p in predictions.items())
-        partial.replace(file)
     except OSError as error:
         raise ResightError(f"cannot write {file}: {error.strerror}; name a file in a writable folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _confidence(text: str, where: str) -> float:

@@ -32,3 +32,10 @@ class Image:
     def scale(self) -> tuple[float, float]:
         """(x, y) factors from the original's pixel coordinates to those of ``pixels``."""
         return self.pixels.shape[1] / self.size[0], self.pixels.shape[0] / self.size[1]
+
+    def original_xy(self, xy: NDArray[np.floating]) -> NDArray[np.float64]:
+        """N×2 positions (x, y) in ``pixels`` as positions in the original.
+
+        The centre of pixel (0, 0) is at (0, 0) in both and at half a pixel from the corner, so scaling moves it.
+        """
+        return np.asarray((xy + 0.5) / self.scale - 0.5, np.float64)

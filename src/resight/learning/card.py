@@ -1,7 +1,7 @@
 """The card beside a trained recipe: what its network is, what it learned from and how well, and how to use it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -34,45 +34,66 @@ def card(recipe: Recipe, base_sha256: str, trained: Mapping[str, Any]) -> str:
     begun = "trained from random weights" if _of_patches(recipe) else "with weights that did not learn"
     if base_sha256:
         begun = f"trained from weights with sha256 `{base_sha256}`"
+    return assembled(
+        recipe,
+        f"{_network(recipe)}, {begun}. {recipe.source}",
+        trained,
+        ready=_readiness(recipe),
+        learned=_by_phase(phases, "what", _learned),
+        settings=_by_phase(phases, "setting", _settings),
+        licence="Not known: it follows from the licence of the weights that training began with, and from what the "
+        "photos that it learned from allow. Look both up before you pass this folder on.",
+    )
+
+
+def assembled(
+    recipe: Recipe,
+    about: str,
+    trained: Mapping[str, Any],
+    *,
+    ready: Sequence[str] = (),
+    learned: Sequence[str],
+    settings: Sequence[str],
+    licence: str,
+) -> str:
+    """The sections that every card has. about: what the network is. trained: facts, whose figures are told.
+
+    ready: lines of what is yet to be done before it is used. learned, settings: lines of tables.
+    """
+    made_with = ", ".join(f"{package} {version(package)}" for package in _PACKAGES)
     return "\n".join(
         [
             f"# {recipe.name}",
             "",
             recipe.title,
             "",
-            f"{_network(recipe)}, {begun}. {recipe.source}",
+            about,
             "",
             "## Use",
             "",
             "    resight index PHOTOS --into COLLECTION --recipe THIS_FOLDER",
             "    resight search COLLECTION PICTURE",
             "",
-            *_readiness(recipe),
+            *ready,
             "## Learned from",
             "",
-            *_by_phase(phases, "what", _learned),
+            *learned,
             "## Figures",
             "",
             *rows("figure", trained.get("figures", {})),
             "## Settings",
             "",
-            *_by_phase(phases, "setting", _settings),
+            *settings,
             "## Made with",
             "",
-            made_with(),
+            f"{made_with}.",
             "",
             "## Licence",
             "",
-            "Not known: it follows from the licence of the weights that training began with, and from what the photos "
-            "that it learned from allow. Look both up before you pass this folder on.",
+            licence,
             "",
         ]
     )
-
-
-def made_with() -> str:
-    """The versions that decide what is learned."""
-    return ", ".join(f"{package} {version(package)}" for package in _PACKAGES) + "."
 
 
 def header_of(facts: Mapping[str, Any]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.measure import versions
 from resight.evaluation.protocol import evaluate
 from resight.evaluation.report import Report
+from resight.files import replacing
 from resight.learning.card import base_of, card, network_weights
 from resight.learning.prepare import Job
 from resight.learning.trainer import Progress
@@ -111,10 +112,9 @@ def with_figures(into: Path, before: Report | str | None, after: Report) -> dict
 
 def replace_text(path: Path, text: str) -> None:
     """Write a file whole or not at all. Raises RecipeError where it cannot be written."""
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise RecipeError(f"{path}: cannot be written: {error.strerror or error}; make room, then --resume") from error
 

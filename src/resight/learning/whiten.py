@@ -1,6 +1,5 @@
 """The whitening of a trained recipe, learned from the photos that it was trained on (survey §4.2, §5.1)."""
 
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from resight.describe.describer import Describer
 from resight.describe.fit import fit_whitenings
 from resight.describe.learn import prepared_batches
 from resight.errors import RecipeError
+from resight.files import replacing
 from resight.fitted import PhotoSketch
 from resight.hashing.labels import pairs_of
 from resight.images.image import Image
@@ -158,10 +158,8 @@ def _rewrite(folder: Path, changes: dict[str, str | int]) -> None:
     path = folder / "recipe.toml"
     table = tomllib.loads(path.read_text(encoding="utf-8"))
     table["global"] |= changes
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(tomli_w.dumps(table), encoding="utf-8")
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise RecipeError(f"{path}: cannot be written: {error}") from error

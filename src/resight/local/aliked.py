@@ -77,8 +77,7 @@ class Aliked:
         sx, sy = image.scale
         n = len(xy)
         return LocalFeatures(
-            # The centre of pixel (0, 0) is at (0, 0) here and at half a pixel from the corner, so scaling moves it.
-            ((xy + 0.5) / (sx, sy) - 0.5).astype(np.float32),
+            image.original_xy(xy).astype(np.float32),
             np.full(n, _COARSEST / np.sqrt(sx * sy), np.float32),
             np.zeros(n, np.float32),
             score,

@@ -81,8 +81,7 @@ class CompactKeypoints:
         sx, sy = image.scale
         n = len(xy)
         return LocalFeatures(
-            # The centre of pixel (0, 0) is at (0, 0) here and at half a pixel from the corner, so scaling moves it.
-            ((xy + 0.5) / (sx, sy) - 0.5).astype(np.float32),
+            image.original_xy(xy).astype(np.float32),
             np.full(n, _FIELD / np.sqrt(sx * sy), np.float32),
             np.zeros(n, np.float32),
             score,

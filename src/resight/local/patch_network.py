@@ -75,13 +75,11 @@ class BlobFeatures:
         xy, frames, response = self.frames(grey, octaves, max_features)
         drawn = patches(octaves, xy, frames, self._side)
         descriptors = _batched(self._describe, drawn, (self._dimension,))
-        scale = np.array(image.scale)
-        # The centre of pixel (0, 0) is at (0, 0) here and at half a pixel from the corner, so scaling moves it.
-        xy, frames = (xy + 0.5) / scale - 0.5, frames / scale[:, None]
+        frames = frames / np.array(image.scale)[:, None]
         angle = np.arctan2(frames[:, 1, 0], frames[:, 0, 0]).astype(np.float32)
         turn = np.float32(2 * np.pi)
         return LocalFeatures(
-            xy.astype(np.float32),
+            image.original_xy(xy).astype(np.float32),
             (2 * np.sqrt(np.linalg.det(frames))).astype(np.float32),
             angle % turn % turn,  # a tiny negative angle is rounded to a whole turn once
             response.astype(np.float32),

@@ -36,10 +36,8 @@ def rootsift(image: Image, *, max_features: int, contrast_threshold: float, edge
     strongest = np.argsort(-table[:, 4], kind="stable")[:max_features]
     table = table[strongest]
     sx, sy = image.scale
-    # The centre of pixel (0, 0) is at (0, 0) here and at half a pixel from the corner, so scaling moves it.
-    xy = (table[:, :2] + 0.5) / (sx, sy) - 0.5
     return LocalFeatures(
-        xy.astype(np.float32),
+        image.original_xy(table[:, :2]).astype(np.float32),
         (table[:, 2] / np.sqrt(sx * sy)).astype(np.float32),
         np.deg2rad(table[:, 3]) % np.float32(2 * np.pi),
         table[:, 4],

@@ -231,7 +231,9 @@ class Collection:
         if box is not None:
             box = check_box(box, description.size, str(query))
         described = time.perf_counter() - began
-        return self._ranked([DescribedExample(description, box)], top, where, exact, described)
+        return self.rank_described(
+            [DescribedExample(description, box)], top=top, where=where, exact=exact, described=described
+        )
 
     def search_examples(
         self, examples: Sequence[Example], *, top: int | None = None, where: Where | None = None, exact: bool = False
@@ -298,17 +300,6 @@ class Collection:
         described: seconds that the first half took. heard: is told the first ranking and each image as it is verified;
         what it raises ends the search.
         """
-        return self._ranked(examples, top, where, exact, described, heard)
-
-    def _ranked(
-        self,
-        examples: Sequence[DescribedExample],
-        top: int | None,
-        where: Where | None,
-        exact: bool,
-        described: float,
-        heard: Heard | None = None,
-    ) -> tuple[Ranking, Timing]:
         began = time.perf_counter()
         searcher = self._open_searcher().heard_by(heard)
         if where is not None:

@@ -16,6 +16,8 @@ from typing import Literal
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from resight.errors import CollectionError
 from resight.geometry.homography import corners, project
@@ -138,19 +140,13 @@ def _best(pairs: Iterable[Pair]) -> dict[int, tuple[float, int]]:
 
 def _components(edges: Iterable[tuple[int, int]]) -> list[tuple[int, ...]]:
     """Connected components of a graph, each ascending, by their lowest node."""
-    parent: dict[int, int] = {}
-
-    def root(node: int) -> int:
-        parent.setdefault(node, node)
-        while parent[node] != node:
-            parent[node] = parent[parent[node]]
-            node = parent[node]
-        return node
-
-    for a, b in edges:
-        one, other = sorted((root(a), root(b)))
-        parent[other] = one
-    members: dict[int, list[int]] = {}
-    for node in sorted(parent):
-        members.setdefault(root(node), []).append(node)
-    return [tuple(members[lowest]) for lowest in sorted(members)]
+    links = np.array(list(edges), np.int64).reshape(-1, 2)
+    if len(links) == 0:
+        return []
+    nodes, places = np.unique(links, return_inverse=True)
+    a, b = places.reshape(-1, 2).T
+    graph = coo_array((np.ones(len(links), bool), (a, b)), shape=(len(nodes), len(nodes)))
+    _, part = connected_components(graph, directed=False)
+    order = np.argsort(part, kind="stable")
+    starts = np.flatnonzero(np.diff(part[order])) + 1
+    return sorted(tuple(group.tolist()) for group in np.split(nodes[order], starts))

@@ -42,19 +42,8 @@ def routes(service: Service) -> APIRouter:
         except CollectionError:
             ready = False
         return schemas.CollectionFacts(
+            **vars(info) | {"path": text(info.path)},
             name=text(service.path.name),
-            recipe=info.recipe,
-            fingerprint=info.fingerprint,
-            images=info.images,
-            missing=info.missing,
-            failures=info.failures,
-            pending=info.pending,
-            bytes_on_disk=info.bytes_on_disk,
-            bytes_per_image=info.bytes_per_image,
-            path=text(info.path),
-            codebook=info.codebook,
-            index=info.index,
-            advice=info.advice,
             writable=service.settings.write,
             verifies=recipe.verify is not None and recipe.calibration is not None,
             threshold=None if recipe.calibration is None else recipe.calibration.accept,

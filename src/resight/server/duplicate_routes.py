@@ -8,7 +8,7 @@ from resight.search.duplicates import OVERLAP, Cluster
 from resight.server import schemas
 from resight.server.problems import Refused
 from resight.server.service import Service
-from resight.server.values import image_facts, is_there
+from resight.server.values import image_facts, known
 
 _MOST = 500  # images that one decision is about: it is kept for each pair
 
@@ -22,9 +22,9 @@ def routes(service: Service) -> APIRouter:
     def shown(cluster: Cluster) -> schemas.ClusterFacts:
         each = zip(cluster.images, cluster.overlap, cluster.inliers, strict=True)
         images = [
-            schemas.DuplicateFacts(**image_facts(live.entry(image)).model_dump(), overlap=overlap, inliers=inliers)
+            schemas.DuplicateFacts(**image_facts(entry).model_dump(), overlap=overlap, inliers=inliers)
             for image, overlap, inliers in each
-            if is_there(live, image)
+            if (entry := known(live, image)) is not None
         ]
         return schemas.ClusterFacts(cluster=_name(cluster), images=images, decision=cluster.decision)
 

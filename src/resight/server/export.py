@@ -41,12 +41,9 @@ def reply(service: Service, search: Search, ranking: Ranking, format: Literal["c
     return Response(body, media_type=kind, headers={"Content-Disposition": f'attachment; filename="{name}"'})
 
 
-def _paths(service: Service, results: list[schemas.ResultFacts]) -> list[str | None]:
-    found: list[str | None] = []
-    for result in results:
-        folder = None if result.name is None else values.image_facts(service.live.entry(result.image)).folder
-        found.append(None if folder is None else f"{folder}/{result.name}")
-    return found
+def _path(service: Service, image: int) -> str | None:
+    entry = values.known(service.live, image)
+    return None if entry is None else values.text(entry.origin)
 
 
 def _csv(service: Service, ranking: Ranking) -> bytes:
@@ -54,8 +51,8 @@ def _csv(service: Service, ranking: Ranking) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(_COLUMNS)
-    for rank, (result, path) in enumerate(zip(results, _paths(service, results), strict=True), 1):
-        evidence = result.evidence
+    for rank, result in enumerate(results, 1):
+        path, evidence = _path(service, result.image), result.evidence
         facts = (None, None) if evidence is None else (evidence.inliers, evidence.matches)
         box = (None,) * 4 if evidence is None or evidence.box is None else evidence.box
         writer.writerow([rank, result.image, path, result.score, result.accepted, *facts, *box])
@@ -65,8 +62,8 @@ def _csv(service: Service, ranking: Ranking) -> bytes:
 def _json(service: Service, search: Search, ranking: Ranking) -> bytes:
     results = values.results(service.live, ranking, 0, len(ranking), full=True)
     table = [
-        {"rank": rank, "path": path} | result.model_dump(mode="json")
-        for rank, (result, path) in enumerate(zip(results, _paths(service, results), strict=True), 1)
+        {"rank": rank, "path": _path(service, result.image)} | result.model_dump(mode="json")
+        for rank, result in enumerate(results, 1)
     ]
     facts = {
         "request": search.request.model_dump(mode="json"),
@@ -79,7 +76,7 @@ def _json(service: Service, search: Search, ranking: Ranking) -> bytes:
 
 
 def _html(service: Service, search: Search, ranking: Ranking) -> bytes:
-    known = [i for i, image in enumerate(ranking.ids.tolist()) if values.is_there(service.live, image)]
+    known = [i for i, image in enumerate(ranking.ids.tolist()) if values.known(service.live, image) is not None]
     near = ranking.accepted + 10
     kept = Ranking(
         ranking.ids[known],

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from resight.files import replacing
 from resight.images.image import Image
 from resight.images.limits import Limits
 from resight.images.read import decode
@@ -127,11 +128,7 @@ def opaque(digest: bytes) -> str:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """The file has all of the data or what it had before."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
+    """The file has all of the data, readable by its owner alone, or what it had before."""
+    with replacing(path) as temporary:
         temporary.touch(mode=0o600, exist_ok=False)
         temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -54,13 +54,12 @@ def image_facts(entry: Entry) -> schemas.ImageFacts:
     return schemas.ImageFacts(id=entry.id, name=name, folder=folder, width=entry.size[0], height=entry.size[1])
 
 
-def is_there(collection: Collection, image: int) -> bool:
-    """Whether an image has not been removed since."""
+def known(collection: Collection, image: int) -> Entry | None:
+    """An image, or None where it has been removed since."""
     try:
-        collection.entry(image)
+        return collection.entry(image)
     except QueryError:
-        return False
-    return True
+        return None
 
 
 def first_results(collection: Collection, step: Filtered | Checked, threshold: float | None = None) -> Any:
@@ -111,17 +110,15 @@ def _result(
     evidence: Evidence | None,
     example: int | None = None,
 ) -> schemas.ResultFacts:
-    try:
-        entry = image_facts(collection.entry(image))
-    except QueryError:  # removed since
-        entry = None
+    entry = known(collection, image)
+    facts = None if entry is None else image_facts(entry)
     return schemas.ResultFacts(
         image=image,
         score=score,
         accepted=accepted,
-        name=None if entry is None else entry.name,
-        width=None if entry is None else entry.width,
-        height=None if entry is None else entry.height,
+        name=None if facts is None else facts.name,
+        width=None if facts is None else facts.width,
+        height=None if facts is None else facts.height,
         evidence=None if evidence is None else _evidence(evidence, example),
     )
 

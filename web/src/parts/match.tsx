@@ -5,6 +5,7 @@ import type { Shown } from "../draft";
 import { baseName, many, messageOf, scoreText } from "../text";
 import { Close, Left, Minus, Plus, Right } from "./icons";
 import { type Layers, Stage, type View } from "./stage";
+import { Problem } from "./problem";
 
 interface Props {
   search: Search;
@@ -146,11 +147,7 @@ export function MatchView({ search, results, image, examples, calibrated, onOpen
           </div>
         )}
       </div>
-      {error && (
-        <p class="problem" role="alert">
-          {error}
-        </p>
-      )}
+      <Problem text={error} />
       {!error && result && example ? (
         <Stage key={shown} view={shown} layers={layers} evidence={evidence} example={example} result={result} />
       ) : (

@@ -4,6 +4,7 @@ import { type Collection, cancelSearch } from "../api";
 import type { Followed } from "../follow";
 import { count, many, scoreText } from "../text";
 import { Export } from "./export";
+import { Problem } from "./problem";
 
 interface SummaryProps {
   about: Collection;
@@ -67,11 +68,7 @@ export function Summary({ about, id, followed, running, calibrated }: SummaryPro
         </span>
       )}
       {search?.state === "done" && <Export search={search.search} />}
-      {error && (
-        <p class="problem" role="alert">
-          {error}
-        </p>
-      )}
+      <Problem text={error} />
       {search?.state === "done" && accepted === 0 && search.threshold !== null && (
         <div class="advice">
           <p>

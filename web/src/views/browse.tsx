@@ -4,6 +4,7 @@ import { Filters } from "../parts/filters";
 import { Gallery } from "../parts/gallery";
 import { Picture } from "../parts/picture";
 import { count, many, together } from "../text";
+import { Problem } from "../parts/problem";
 
 interface Props {
   about: Collection;
@@ -32,14 +33,7 @@ export function Browse({ about, folders, keys, filters, setFilters, onUse }: Pro
         </p>
       </div>
       <Filters folders={folders} keys={keys} filters={filters} onFilters={setFilters} />
-      {error && (
-        <p class="problem" role="alert">
-          {error}{" "}
-          <button type="button" onClick={again}>
-            Try again
-          </button>
-        </p>
-      )}
+      <Problem text={error} again={again} />
       {ended && items.length === 0 && !error && (
         <p class="empty">
           {where

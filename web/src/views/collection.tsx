@@ -1,6 +1,7 @@
 import { type Collection, type Failure, failures } from "../api";
 import { usePaged } from "../paged";
 import { count, many, scoreText } from "../text";
+import { Problem } from "../parts/problem";
 
 /** Facts about the collection, and the files that could not be read. */
 export function About({ about }: { about: Collection }) {
@@ -37,14 +38,7 @@ export function About({ about }: { about: Collection }) {
         ))}
       </dl>
       <h2>{many(about.failures, "file")} could not be read</h2>
-      {error && (
-        <p class="problem" role="alert">
-          {error}{" "}
-          <button type="button" onClick={again}>
-            Try again
-          </button>
-        </p>
-      )}
+      <Problem text={error} again={again} />
       {items.length > 0 && (
         <table>
           <thead>

@@ -14,6 +14,7 @@ import { go } from "../address";
 import { usePaged } from "../paged";
 import { Picture } from "../parts/picture";
 import { many, messageOf } from "../text";
+import { Problem } from "../parts/problem";
 
 const DECISIONS: [Decision, string][] = [
   ["duplicates", "Duplicates"],
@@ -70,16 +71,7 @@ export function Duplicates({ about, onUse }: { about: Collection; onUse: (entry:
           </button>
         )}
       </div>
-      {(error ?? problem) && (
-        <p class="problem" role="alert">
-          {error ?? problem}{" "}
-          {error && (
-            <button type="button" onClick={again}>
-              Try again
-            </button>
-          )}
-        </p>
-      )}
+      <Problem text={error ?? problem} again={error ? again : undefined} />
       {ended && items.length === 0 && !error && (
         <p class="empty">
           {counts?.uncompared === 0 ? (

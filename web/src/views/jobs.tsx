@@ -3,6 +3,7 @@ import { useState } from "preact/hooks";
 import { type Collection, type Job, cancelJob, startJob } from "../api";
 import { howFar, isRunning } from "../jobs";
 import { count, messageOf } from "../text";
+import { Problem } from "../parts/problem";
 
 const KINDS: Record<string, string> = {
   add: "Adding photos",
@@ -72,11 +73,7 @@ export function Jobs({
           </button>
         </form>
       )}
-      {problem && (
-        <p class="problem" role="alert">
-          {problem}
-        </p>
-      )}
+      <Problem text={problem} />
       {about.writable && jobs?.length === 0 && (
         <p class="empty">Nothing is being done, and nothing was done since the server started.</p>
       )}

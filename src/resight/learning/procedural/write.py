@@ -7,7 +7,7 @@ from typing import Any
 import tomli_w
 
 from resight.describe.folder import staged
-from resight.learning.card import made_with, rows
+from resight.learning.card import assembled, rows
 from resight.networks.compact import Compact, save_compact
 from resight.networks.weights import file_sha256
 from resight.recipes.recipe import Recipe
@@ -52,36 +52,12 @@ def procedural_card(recipe: Recipe, trained: Mapping[str, Any]) -> str:
     )
     known = {"settings", "figures", "teacher"}
     facts = {key: value for key, value in trained.items() if key not in known}
-    return "\n".join(
-        [
-            f"# {recipe.name}",
-            "",
-            recipe.title,
-            "",
-            "A network that gives a global vector, keypoints and their descriptors (`resight.networks.compact`). "
-            f"It learned from pictures that resight rendered, and from no photograph. {teacher}",
-            "",
-            "## Use",
-            "",
-            "    resight index PHOTOS --into COLLECTION --recipe THIS_FOLDER",
-            "    resight search COLLECTION PICTURE",
-            "",
-            "## Learned from",
-            "",
-            *rows("what", facts),
-            "## Figures",
-            "",
-            *rows("figure", trained.get("figures", {})),
-            "## Settings",
-            "",
-            *rows("setting", trained.get("settings", {})),
-            "## Made with",
-            "",
-            made_with(),
-            "",
-            "## Licence",
-            "",
-            licence,
-            "",
-        ]
+    return assembled(
+        recipe,
+        "A network that gives a global vector, keypoints and their descriptors (`resight.networks.compact`). "
+        f"It learned from pictures that resight rendered, and from no photograph. {teacher}",
+        trained,
+        learned=rows("what", facts),
+        settings=rows("setting", trained.get("settings", {})),
+        licence=licence,
     )
