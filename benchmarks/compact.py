@@ -23,12 +23,13 @@ Retrieval is benchmarks/accuracy.py's, on the four sets, of recipes fitted on ot
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from common import DATA, SETS, header, percent, table, write_json
@@ -38,8 +39,11 @@ from resight.evaluation.made_ready import with_weights_from
 from resight.geometry.homography import corners, project
 from resight.images.image import Image
 from resight.images.read import read_image
+from resight.local.aliked import AlikedNetwork
 from resight.local.features import LocalFeatures
 from resight.local.nearest import match_all
+from resight.networks.compact import Compact
+from resight.networks.torchvision_ops import ensure_torchvision
 from resight.recipes import load_recipe
 from resight.recipes.local_stages import LocalStage
 
@@ -52,6 +56,7 @@ SYSTEMS = {
 }
 # Turn in degrees, factor of scale and shift of a corner as a fraction of the side, each at most.
 VIEWS = {"viewpoint": (15.0, 1.4, 0.15), "turned": (60.0, 2.0, 0.15)}
+ALIKED_N16 = (16, 32, 64, 128), 16  # its channels and deformable positions
 _WITHIN = 3.0  # pixels
 
 
@@ -208,6 +213,38 @@ def photos(sets: Sequence[Path], count: int, seed: int) -> list[Path]:
     return drawn
 
 
+def time_networks() -> None:
+    """Print milliseconds of one core that networks take for one picture, best of three; weights are random."""
+    ensure_torchvision()
+    import timm
+
+    compact = Compact().folded().to(memory_format=torch.channels_last)
+    timms = {
+        name: timm.create_model(name, num_classes=0).eval().to(memory_format=torch.channels_last).forward_features
+        for name in ("mobilenetv3_large_100", "densenet169")
+    }
+    networks = {
+        "compact": compact,
+        "compact, global side": compact.forward_features,
+        "aliked-n16rot, without descriptors": AlikedNetwork(*ALIKED_N16).eval(),
+        **timms,
+    }
+    sides = ((480, 640), (352, 352))
+    rows = []
+    with torch.inference_mode():
+        pictures = [torch.rand(1, 3, *side).to(memory_format=torch.channels_last) for side in sides]
+        for name, network in networks.items():
+            rows.append([name, *(f"{1000 * min(_seconds(network, x) for _ in range(3)):.0f}" for x in pictures)])
+    print(header("PyTorch, one picture, channels last, milliseconds of CPU time, best of three"))
+    print(table(["network", *(f"{width}×{height}" for height, width in sides)], rows))
+
+
+def _seconds(network: Callable[[torch.Tensor], object], x: torch.Tensor) -> float:
+    began = time.process_time()
+    network(x)
+    return time.process_time() - began
+
+
 def main(arguments: Sequence[str] | None = None) -> list[Result]:
     """Measure what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -218,8 +255,12 @@ def main(arguments: Sequence[str] | None = None) -> list[Result]:
     parser.add_argument("--side", type=int, default=640, help="longest side of a view in pixels (default: 640)")
     parser.add_argument("--features", type=int, default=1000, help="at most, an image (default: 1000)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--networks", action="store_true", help="only the networks' own time")
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
+    if options.networks:
+        time_networks()
+        return []
     sets = options.sets or [DATA / name for name in SETS]
     protocol = (
         f"{options.pairs} photos of {', '.join(folder.name for folder in sets)}, views of {options.side} pixels, "
