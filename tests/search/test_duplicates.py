@@ -30,6 +30,8 @@ def test_overlaps_of_shifted_and_scaled_frames_have_a_closed_form():
     assert frames_overlap(mirrored, (100, 60), (100, 60)) == 1
     horizon = np.array([[1, 0, 0], [0, 1, 0], [0.02, 0, -1.0]])
     assert frames_overlap(horizon, (100, 60), (100, 60)) == 0
+    folded = np.array([[0.29, 0.2, 1], [-0.2, -0.71, 167], [-0.02, 0.01, 1]])  # part of it lies behind the horizon
+    assert frames_overlap(folded, (100, 60), (100, 60)) == 0
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -61,3 +61,14 @@ def test_a_listener_that_raises_ends_the_search_also_while_it_is_expanded(store,
     with pytest.raises(Enough):
         searcher.heard_by(until_expanded).rank_examples(examples[:1], None)
     assert len(heard) == 1 + 12 + 1
+
+
+def test_who_listens_hears_no_search_but_his_own(store, recipe, examples):
+    searcher, one, two = Searcher(store, recipe), [], []
+    first, second = searcher.heard_by(one.append), searcher.heard_by(two.append)
+    searcher.rank_examples(examples[:1], None)
+    assert one == two == []
+    second.rank_examples(examples[:1], None)
+    assert (len(one), len(two)) == (0, 1 + 12)
+    first.rank_examples(examples[:1], None)
+    assert (len(one), len(two)) == (1 + 12, 1 + 12)

@@ -145,6 +145,12 @@ def test_every_answer_forbids_the_browser_what_the_page_does_not_need(served):
         assert headers["cross-origin-resource-policy"] == "same-origin" and "server" not in headers
 
 
+def test_no_cache_keeps_what_the_api_tells(served):
+    for path in ("/v1/collection", "/v1/images", "/v1/nothing"):
+        assert served.http.get(path).headers["cache-control"] == "no-store"
+    assert "private" in served.http.get("/v1/images/1/thumbnail").headers["cache-control"]
+
+
 def test_an_upload_is_limited_in_bytes_however_it_comes(served):
     large = picture(100, 100) + bytes(2_000_001)
     assert code(served.http.post("/v1/queries", files={"image": large})) == (413, "large")

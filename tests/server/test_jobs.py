@@ -10,6 +10,7 @@ import resight as rs
 from resight.errors import CollectionError
 from resight.search.collection import Collection
 from resight.server.jobs import Work
+from resight.store.where_text import parse_where
 
 
 @pytest.fixture
@@ -108,3 +109,93 @@ def test_duplicates_are_found_shown_and_decided_about(serve, own, tmp_path, pict
         assert mine.decision == "duplicates"
     reader = serve(own)
     assert reader.http.put(f"/v1/duplicates/{name}/decision", json={"decision": None}).status_code == 403
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Holds every job that tells its progress until the event is set."""
+    go, progress = threading.Event(), Work.progress
+
+    def slow(self, state):
+        assert go.wait(20)
+        progress(self, state)
+
+    monkeypatch.setattr(Work, "progress", slow)
+    yield go
+    go.set()
+
+
+def test_a_job_that_is_cancelled_while_it_waits_is_never_begun(serve, own, extra, held):
+    found = serve(own, write=True, photos=(extra,))
+    add = found.http.post("/v1/jobs", json={"kind": "add", "paths": [str(extra)]}).json()["job"]
+    remove = found.http.post("/v1/jobs", json={"kind": "remove", "images": [1]}).json()["job"]
+    assert found.http.delete(f"/v1/jobs/{remove}").status_code == 204
+    held.set()
+    for job in (add, remove):
+        found.http.get(f"/v1/jobs/{job}/events")
+    assert found.http.get(f"/v1/jobs/{remove}").json()["state"] == "cancelled"
+    assert found.http.get("/v1/images/1").status_code == 200
+
+
+def test_jobs_that_wait_are_bounded(serve, own, extra, held):
+    found = serve(own, write=True, photos=(extra,))
+    answers = [found.http.post("/v1/jobs", json={"kind": "add", "paths": [str(extra)]}) for _ in range(17)]
+    assert [a.status_code for a in answers] == [202] * 16 + [503] and answers[16].headers["retry-after"]
+    for answer in answers[:16]:
+        found.http.delete(f"/v1/jobs/{answer.json()['job']}")
+
+
+def test_a_photo_whose_file_is_gone_is_told_as_missing_and_removed_as_such(serve, own, extra):
+    def in_folders():
+        return sum(folder["images"] for folder in found.http.get("/v1/folders").json()["folders"])
+
+    found = serve(own, write=True, photos=(extra,))
+    with rs.connect(found.url) as remote:
+        remote.add([extra])
+        new = remote.find(str(extra / "new.png"))
+        (extra / "new.png").unlink()
+        remote.add([extra])
+        assert [found.http.get(f"/v1/images/{i}").json()["missing"] for i in (1, new)] == [False, True]
+        assert remote.remove([], missing=True) == 1 and len(remote) == 12 == in_folders()
+        first = remote.entry(1)
+        assert remote.remove([first.origin]) == 1 and remote.find(first.origin) is None
+        assert in_folders() == 11
+
+
+def test_what_a_job_adds_is_found_at_once_and_what_others_add_not_at_the_cost_of_searches(
+    serve, own, extra, photos, monkeypatch
+):
+    monkeypatch.setattr("resight.server.readers._SHARE", 1e9)  # as if taking up a state took very long
+    found = serve(own, write=True, photos=(extra,))
+    with rs.connect(found.url) as remote:
+        assert len(remote.search(1)) == 12
+        with Collection.open(own, write=True) as writer:
+            writer.remove([12])
+        assert len(remote.search(1)) == 12
+        remote.add([extra])
+        assert remote.search(extra / "new.png").ids[0] == remote.find(str(extra / "new.png"))
+
+
+def test_a_state_that_could_not_be_taken_up_is_tried_again(serve, own, monkeypatch):
+    def fails(self):
+        raise CollectionError("not yet")
+
+    readers = serve(own).app.service.readers
+    _, before = readers.searchable()
+    with Collection.open(own, write=True) as writer:
+        writer.remove([12])
+    with monkeypatch.context() as patch:
+        patch.setattr(Collection, "reopened", fails)
+        assert readers.searchable(now=True)[1] == before and readers.why == "not yet"
+    collection, after = readers.searchable(now=True)
+    assert (len(collection.search(1)), readers.why) == (11, None) and after != before
+
+
+def test_a_condition_brings_nothing_that_came_after_the_state_that_is_searched(own, extra):
+    where = parse_where("path = new.png or path = coffee-1.png")
+    with Collection.open(own) as reader:
+        (coffee,) = reader.search(1, where=where).ids
+        with Collection.open(own, write=True) as writer:
+            writer.add([extra], workers=1)
+        assert len(reader.matching(where)) == 2
+        assert reader.search(1, where=where).ids.tolist() == [coffee]

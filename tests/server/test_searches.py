@@ -10,6 +10,7 @@ import pytest
 
 from resight.search.collection import Collection
 from resight.search.searcher import Searcher
+from resight.server.problems import Refused
 
 ASKED = {"examples": [{"image": 1}], "top": 12}
 
@@ -234,3 +235,43 @@ def test_searches_at_the_same_time_give_what_each_gives_alone(serve, indexed, ph
     for example, results in zip(asked, together, strict=True):
         assert alone.wait(start(alone, examples=[example]).json()["search"])["results"] == results
         assert len(results) == 12 and results[0]["accepted"]
+
+
+def test_all_of_a_request_reaches_the_search(serve, indexed, monkeypatch):
+    asked, rank = [], Collection.rank_described
+
+    def noted(self, examples, **how):
+        asked.append((how["top"], how["exact"], how["where"] is not None))
+        return rank(self, examples, **how)
+
+    monkeypatch.setattr(Collection, "rank_described", noted)
+    found = serve(indexed)
+    found.wait(start(found, top=5, exact=True, where="width > 1").json()["search"])
+    found.wait(start(found, top=6).json()["search"])
+    assert asked == [(5, True, True), (6, False, False)]
+
+
+def test_old_searches_leave_memory_and_their_links_stay_good(serve, indexed, monkeypatch):
+    monkeypatch.setattr("resight.server.searches._KEPT", 2)
+    found = serve(indexed)
+    ended = [found.wait(start(found, top=top).json()["search"]) for top in range(1, 6)]
+    assert len(found.app.service.searches._known) <= 3
+    assert found.wait(ended[0]["search"])["results"] == ended[0]["results"]
+
+
+def test_a_query_is_in_use_until_its_search_has_ended(serve, indexed, upload, held):
+    found = serve(indexed)
+    query = upload(found)
+    name = start(found, examples=[{"image": query}]).json()["search"]
+    assert found.app.service.uploads.in_use() == {query}
+    held[0].set()
+    assert found.wait(name)["state"] == "done" and found.app.service.uploads.in_use() == set()
+
+
+def test_the_name_of_a_search_leads_to_no_other_file(serve, indexed, tmp_path):
+    found = serve(indexed)
+    (tmp_path / "state" / "searches" / "s").mkdir()
+    (tmp_path / "outside.json").write_text(json.dumps(ASKED))
+    for name in ("../../outside", "s/../../../outside", str(tmp_path / "outside")):
+        with pytest.raises(Refused, match="no such search"):
+            found.app.service.searches.get(name)

@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -66,15 +67,16 @@ class Uploads:
     def image(self, name: str) -> Image:
         """The picture; Refused (404) where there is none, or none any more."""
         with self._lock:
-            if (known := self._recent.get(name)) is not None:
-                return known
+            known = self._recent.get(name)
+        if known is not None:
+            self._remember(name, known)
+            return known
         try:
             if not is_upload(name):
                 raise FileNotFoundError(name)
             width, height = json.loads(self._facts(name).read_text())["size"]
             with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
                 image = Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
-            os.utime(self._facts(name))
         except FileNotFoundError:
             raise Refused(
                 404, "unknown", "there is no such query, or it is no longer kept; give its picture again"
@@ -94,6 +96,9 @@ class Uploads:
         replace_file(self._facts(name), json.dumps(facts).encode())  # last: what has none does not exist
 
     def _remember(self, name: str, image: Image) -> None:
+        """Note that it was used now."""
+        with suppress(FileNotFoundError):  # it has just made room for another
+            os.utime(self._facts(name))
         with self._lock:
             self._recent[name] = image
             self._recent.move_to_end(name)

@@ -1,0 +1,70 @@
+"""Kept queries: which go when there is no room, what makes two the same, and that an id names nothing else."""
+
+import io
+import json
+import os
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from resight.images.limits import Limits
+from resight.server.problems import Refused
+from resight.server.uploads import Uploads
+
+
+def noise(seed: int, height: int = 100, width: int = 120) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (height, width, 3), dtype=np.uint8)
+
+
+def png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_what_a_search_has_yet_to_read_is_kept_however_old(tmp_path):
+    uploads = Uploads(tmp_path, Limits(), 100_000)  # room for two of 36 kB
+    first, _ = uploads.keep(png(noise(0)))
+    uploads.in_use = lambda: {first}
+    others = [uploads.keep(png(noise(seed)))[0] for seed in range(1, 5)]
+    assert {path.stem for path in tmp_path.glob("q*.png")} == {first, others[-1]}
+    np.testing.assert_array_equal(Uploads(tmp_path, Limits(), 100_000).image(first).pixels, noise(0))
+
+
+def test_reading_a_query_from_the_disk_is_using_it(tmp_path):
+    uploads = Uploads(tmp_path, Limits(), 100_000)
+    one, two = (uploads.keep(png(noise(seed)))[0] for seed in range(2))
+    for long_ago, name in enumerate((one, two)):
+        os.utime(tmp_path / f"{name}.json", (long_ago, long_ago))
+    Uploads(tmp_path, Limits(), 100_000).image(one)
+    three, _ = uploads.keep(png(noise(2)))
+    assert {path.stem for path in tmp_path.glob("q*.png")} == {one, three}
+
+
+@pytest.mark.parametrize("use", [lambda u, name: u.image(name), lambda u, name: u.keep(png(noise(0)))])
+def test_so_is_reading_it_from_memory_and_sending_it_again(tmp_path, use):
+    uploads = Uploads(tmp_path, Limits(), 100_000)
+    one, two = (uploads.keep(png(noise(seed)))[0] for seed in range(2))
+    for long_ago, name in enumerate((one, two)):
+        os.utime(tmp_path / f"{name}.json", (long_ago, long_ago))
+    use(uploads, one)
+    three, _ = uploads.keep(png(noise(2)))
+    assert {path.stem for path in tmp_path.glob("q*.png")} == {one, three}
+
+
+def test_the_same_bytes_in_another_shape_are_another_picture(tmp_path):
+    uploads, tall = Uploads(tmp_path, Limits(), 10**9), noise(0, 60, 40)
+    wide = tall.reshape(40, 60, 3)
+    ids = [uploads.keep(png(pixels))[0] for pixels in (tall, wide, tall)]
+    assert ids[0] == ids[2] != ids[1]
+    assert uploads.image(ids[0]).size == (40, 60) and uploads.image(ids[1]).size == (60, 40)
+
+
+def test_a_name_that_is_no_id_leads_to_no_other_file(tmp_path):
+    PIL.Image.fromarray(noise(0)).save(tmp_path / "outside.png")
+    (tmp_path / "outside.json").write_text(json.dumps({"size": [120, 100]}))
+    uploads = Uploads(tmp_path / "queries", Limits(), 10**9)
+    for name in ("../outside", str(tmp_path / "outside")):
+        with pytest.raises(Refused, match="no such query"):
+            uploads.image(name)
