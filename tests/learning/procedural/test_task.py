@@ -148,6 +148,24 @@ def test_no_subject_comes_twice_nor_in_validation_and_each_process_takes_its_sha
     assert task._scenes(task.batches(1)[0].places).subject.tolist() == [14, 15]
 
 
+def test_echoes_use_a_batch_again_altered_and_ranges_grow_by_steps(monkeypatch):
+    chosen = settings(epochs=2, steps=3, subjects=4, echoes=2, growth=1.0)
+    task = made(chosen)
+    plan = [batch for epoch in range(2) for batch in task.batches(epoch)]
+    assert [int(batch.places[0]) for batch in plan] == [0, 0, 4, 4, 8, 8] and chosen.batches == 3
+    seen = []
+    local = task._local
+    monkeypatch.setattr(task, "_local", lambda scenes, *rest: seen.append(scenes) or local(scenes, *rest))
+    for step, batch in enumerate(plan[:4]):
+        task.backward(batch, 0, step, lambda loss: None)
+    own = render(0, 4, 4, 64, settings=chosen.rendering_at(2))
+    assert torch.equal(seen[2].images, own.images) and torch.equal(seen[2].warp, own.warp)
+    for first, again in (seen[:2], seen[2:]):
+        assert again is not first and torch.equal(again.subject, first.subject)
+        assert float(again.images.sum()) == pytest.approx(float(first.images.sum()), rel=1e-5)
+    assert not all(torch.equal(first.images, again.images) for first, again in (seen[:2], seen[2:]))
+
+
 def test_viewpoints_grow_to_the_whole_range():
     chosen = settings(epochs=2, steps=10, growth=0.5, ease=0.2, rendering={"azimuth": 40, "filled": [0.25, 4]})
     seen = [chosen.rendering_at(step) for step in range(20)]

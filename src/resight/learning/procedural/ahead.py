@@ -7,18 +7,18 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+import torch.multiprocessing  # sends tensors between processes as shared memory
+from torch import Tensor
 
 from resight.errors import RecipeError
 from resight.learning.procedural.scenes import Scenes, render
 from resight.learning.procedural.settings import Rendering
-from resight.store.workers import GuardlessContext, die_with
+from resight.processes import GuardlessContext, die_with
 
 _AHEAD = 3  # batches that wait, for each process
 
-Arrays = tuple[NDArray[Any], ...]
+_Fields = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
 class Ahead:
@@ -44,7 +44,7 @@ class Ahead:
     ) -> None:
         self._job: Callable[[int], tuple[Any, ...]] = lambda first: (seed, first, count, side, settings(first))
         self._stride, self._end, self._processes, self._device = stride, end, processes, device
-        self._waiting: dict[int, Future[Arrays]] = {}
+        self._waiting: dict[int, Future[_Fields]] = {}
         self._pool: ProcessPoolExecutor | None = None
 
     def take(self, first: int) -> Scenes:
@@ -61,13 +61,13 @@ class Ahead:
             for number in range(first, last + 1, self._stride):
                 if number not in self._waiting:
                     self._waiting[number] = self._pool.submit(_rendered, *self._job(number))
-            arrays = self._waiting.pop(first).result()
+            levels, warp, visible, subject = (x.to(self._device) for x in self._waiting.pop(first).result())
         except BrokenProcessPool as error:
             raise RecipeError(
                 "a process that renders pictures was ended, as by lack of memory: go on with --resume, and "
                 "--set renderers=0 to render in the training's own"
             ) from error
-        return Scenes(*(torch.from_numpy(array).to(self._device) for array in arrays))
+        return Scenes(levels.float() / 255, warp, visible, subject)
 
     def close(self) -> None:
         """End the processes."""
@@ -84,7 +84,8 @@ def _begin(parent: int) -> None:
     torch.set_num_threads(1)
 
 
-def _rendered(seed: int, first: int, count: int, side: int, settings: Rendering) -> Arrays:
-    """The fields of ``Scenes`` as arrays, which cross between processes as bytes."""
+def _rendered(seed: int, first: int, count: int, side: int, settings: Rendering) -> _Fields:
+    """The fields of ``Scenes``, pictures as the levels that they are rounded to."""
     scenes = render(seed, first, count, side, settings=settings)
-    return tuple(np.asarray(x) for x in (scenes.images, scenes.warp, scenes.visible, scenes.subject))
+    levels = (scenes.images * 255).round().to(torch.uint8)
+    return levels, scenes.warp, scenes.visible, scenes.subject

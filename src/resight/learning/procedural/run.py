@@ -136,6 +136,7 @@ def _trained(job: ProceduralJob) -> dict[str, Any]:
 def _facts(job: ProceduralJob, outcome: Mapping[str, Any], run: Path, after: Report | None) -> dict[str, Any]:
     """Of ``training.json``. seconds: of all the times it ran, but those that were killed."""
     settings = job.settings
+    subjects = -(-outcome["steps"] // settings.echoes) * settings.subjects
     spent = [int(line) for line in (run / _SECONDS).read_text(encoding="utf-8").split()]
     return {
         "format": "resight-training",
@@ -145,8 +146,8 @@ def _facts(job: ProceduralJob, outcome: Mapping[str, Any], run: Path, after: Rep
             "name": _name(settings),
             "revision": versions()["resight"],
             "selection": "",
-            "photos": 2 * outcome["steps"] * settings.subjects,
-            "classes": outcome["steps"] * settings.subjects,
+            "photos": 2 * subjects,
+            "classes": subjects,
         },
         "validation": set_facts(job.validation),
         "before": None if after is None else {"none": "it began with what it had not learned here"},

@@ -11,6 +11,7 @@ from resight.learning.procedural.ahead import Ahead
 from resight.learning.procedural.corners import UNKNOWN, cell_targets, corner_response, shared_response, target_pixels
 from resight.learning.procedural.correspondences import draw_points, near, read_map
 from resight.learning.procedural.distil import Teacher, regression
+from resight.learning.procedural.echoes import altered
 from resight.learning.procedural.held_out import Features, match_pairs, recall_at_1, strongest
 from resight.learning.procedural.losses import dual_softmax, info_nce, nearest_right, relations, reliability
 from resight.learning.procedural.scenes import Scenes, render
@@ -46,6 +47,7 @@ class ProceduralTask:
         self._validation = validation
         self._held_out: Scenes | None = None
         self._ahead: Ahead | None = None
+        self._latest: tuple[int, Scenes] | None = None
 
     def groups(self) -> Sequence[Mapping[str, object]]:
         """Matrices and convolutions; and, without decay, the rest."""
@@ -56,20 +58,22 @@ class ProceduralTask:
         ]
 
     def batches(self, epoch: int) -> Sequence[Batch]:
-        """The epoch's subjects, in the order of their numbers."""
-        steps, size = self.settings.steps, self.settings.subjects
-        first = epoch * steps * size
-        return [Batch(np.arange(first + n * size, first + (n + 1) * size)) for n in range(steps)]
+        """The epoch's subjects, in the order of their numbers; each batch of them ``echoes`` times in turn."""
+        settings, begin = self.settings, epoch * self.settings.steps
+        firsts = [step // settings.echoes * settings.subjects for step in range(begin, begin + settings.steps)]
+        return [Batch(np.arange(first, first + settings.subjects)) for first in firsts]
 
     def backward(self, batch: Batch, epoch: int, step: int, propagate: Callable[[Tensor], None]) -> dict[str, float]:
         """As ``Task`` has it. Figures: losses before their weights; right, points matched in their pair."""
         self.module.train()
-        scenes = self._scenes(batch.places)
-        images = scenes.images.transpose(0, 1).flatten(0, 1)  # view 0 of all, then view 1
-        maps: CompactMaps = self.network(_laid_out(images))
         draw = torch.Generator().manual_seed(
             int(np.random.SeedSequence([self.settings.seed, step, ranks()[0]]).generate_state(1, np.uint64)[0])
         )
+        scenes = self._scenes(batch.places)
+        if step % self.settings.echoes:
+            scenes = altered(scenes, draw)
+        images = scenes.images.transpose(0, 1).flatten(0, 1)  # view 0 of all, then view 1
+        maps: CompactMaps = self.network(_laid_out(images))
         taught = None
         if self.teacher is not None:
             chosen = torch.randperm(len(images), generator=draw)[: self.settings.teaching.pictures].to(images.device)
@@ -112,13 +116,16 @@ class ProceduralTask:
                 settings.seed,
                 len(own),
                 settings.subjects,
-                settings.epochs * settings.steps * settings.subjects,
+                settings.batches * settings.subjects,
                 settings.side,
-                settings=lambda first: settings.rendering_at(first // settings.subjects),
+                settings=lambda first: settings.rendering_at(first // settings.subjects * settings.echoes),
                 processes=settings.renderers,
                 device=self._device,
             )
-        return self._ahead.take(int(own[0]))
+        first = int(own[0])
+        if self._latest is None or self._latest[0] != first:
+            self._latest = first, self._ahead.take(first)
+        return self._latest[1]
 
     def _local(self, scenes: Scenes, maps: CompactMaps, draw: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         how = self.settings.local

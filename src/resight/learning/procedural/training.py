@@ -71,7 +71,9 @@ class Teaching(Stage):
 class ProceduralTraining(Optimisation):
     """How the compact network is trained on pictures that are rendered as they are needed.
 
-    epochs: of ``steps`` batches each; no subject comes twice. subjects: pairs of a batch. side: of the pictures.
+    epochs: of ``steps`` batches each. subjects: pairs of a batch. side: of the pictures.
+    echoes: how often a batch's pictures are learned from, each further time altered as by ``altered``; with 1 no
+        subject comes twice. For where they are rendered more slowly than they are learned from.
     growth: share of the run in which the ranges of viewpoint grow to what ``rendering`` says, from ``ease`` of that:
         descriptors come about sooner on pairs that are alike (a curriculum: Bengio et al., ICML 2009). 0 for none.
     held_out: subjects of another seed that are validated on, in pictures of ``side``.
@@ -84,6 +86,7 @@ class ProceduralTraining(Optimisation):
     steps: int = Field(default=200, ge=1)
     subjects: int = Field(default=16, ge=2)
     side: int = Field(default=160, ge=64)
+    echoes: int = Field(default=1, ge=1)
     rate: float = Field(default=2e-3, gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     schedule: Literal["constant", "exponential", "cosine"] = "cosine"
@@ -117,6 +120,11 @@ class ProceduralTraining(Optimisation):
         """Of the pictures of a step, counted through the run from 0."""
         grown = step / (self.growth * self.epochs * self.steps) if self.growth else 1.0
         return self.rendering if grown >= 1 else eased(self.rendering, self.ease + (1 - self.ease) * grown)
+
+    @property
+    def batches(self) -> int:
+        """Of different subjects."""
+        return -(-self.epochs * self.steps // self.echoes)
 
     @property
     def identity(self) -> dict[str, Any]:
