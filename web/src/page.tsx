@@ -1,16 +1,7 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
-import { go, toSearch, usePlace } from "./address";
-import {
-  type Collection,
-  type Entry,
-  type Folder,
-  type Key,
-  type Where,
-  search as getSearch,
-  startSearch,
-  upload,
-} from "./api";
+import { go, goSideways, toBrowse, toSearch, usePlace } from "./address";
+import { type Collection, type Entry, type Folder, type Key, search as getSearch, startSearch, upload } from "./api";
 import { type Draft, EMPTY, type Shown, draftOf, requestOf, same, shownEntry } from "./draft";
 import { howFar, isRunning, useJobs } from "./jobs";
 import { messageOf } from "./text";
@@ -44,7 +35,6 @@ export function Page({
 }) {
   const place = usePlace();
   const [draft, setDraft] = useState<Draft>(EMPTY);
-  const [filters, setFilters] = useState<Where[]>([]);
   const [busy, setBusy] = useState(false);
   const [turn, setTurn] = useState(0);
   const [problem, setProblem] = useState<string | null>(null);
@@ -98,7 +88,9 @@ export function Page({
 
   const use = (entry: Entry, weight: number) => {
     const before =
-      place.view === "search" ? draft : { ...EMPTY, top: draft.top, filters: place.view === "browse" ? filters : [] };
+      place.view === "search"
+        ? draft
+        : { ...EMPTY, top: draft.top, filters: place.view === "browse" ? place.filters : [] };
     const rest = before.examples.filter((example) => example.image !== entry.id);
     void run({ ...before, examples: [...rest, shownEntry(entry, weight)] });
   };
@@ -212,7 +204,12 @@ export function Page({
           onUse={use}
         />
       ) : place.view === "browse" ? (
-        <Browse {...shared} filters={filters} setFilters={setFilters} onUse={use} />
+        <Browse
+          {...shared}
+          filters={place.filters}
+          setFilters={(filters) => goSideways(toBrowse(filters))}
+          onUse={use}
+        />
       ) : place.view === "duplicates" ? (
         <Duplicates about={about} onUse={use} />
       ) : place.view === "jobs" ? (

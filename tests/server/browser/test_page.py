@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from skimage import data
 
+from resight.search.collection import Collection
+
 pytestmark = pytest.mark.browser
 
 AXE = Path(__file__).parents[3] / "web/node_modules/axe-core/axe.min.js"
@@ -168,6 +170,8 @@ def test_filters_in_search_and_browse(open_page, photos):
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="2 pictures", exact=True).wait_for()
     assert page.locator(".gallery li").count() == 2
+    other = open_page(at=page.url)  # the address keeps the filters
+    other.get_by_role("heading", name="2 pictures", exact=True).wait_for()
     page.get_by_role("button", name="Search with rocket-1.png").click()
     done(page)
     assert found(page)["request"]["where"] == {"op": "contains", "key": "path", "text": "rocket-"}
@@ -176,6 +180,30 @@ def test_filters_in_search_and_browse(open_page, photos):
     page.get_by_role("button", name="Search", exact=True).click()
     done(page)
     assert (found(page)["request"]["where"], found(page)["total"]) == (None, 12)
+    page.go_back()
+    page.go_back()
+    page.get_by_role("heading", name="2 pictures", exact=True).wait_for()
+
+
+def test_an_address_of_filters_that_was_cut_off_shows_all_pictures(open_page):
+    open_page("#/browse/%5B%7B%22op").get_by_role("heading", name="12 pictures").wait_for()
+
+
+def test_pictures_taken_between_two_days(serve, open_page, indexed, tmp_path):
+    shutil.copytree(indexed, tmp_path / "collection")
+    with Collection.open(tmp_path / "collection", write=True) as collection:
+        ids = [entry.id for entry in collection.entries()]
+        collection.set_metadata({ident: {"taken": f"2019-05-{day:02}T10:00:00"} for day, ident in enumerate(ids, 1)})
+        wanted = {Path(entry.origin).name for entry in collection.entries() if entry.id in ids[2:5]}
+    page = open_page("#/browse", at=serve(tmp_path / "collection"))
+    page.get_by_label("from", exact=True).fill("2019-05-03")
+    page.get_by_role("heading", name="10 pictures", exact=True).wait_for()
+    page.get_by_label("to", exact=True).fill("2019-05-05")
+    page.get_by_role("heading", name="3 pictures", exact=True).wait_for()
+    assert set(page.locator(".gallery .name").all_inner_texts()) == wanted
+    page.get_by_role("button", name=f"Search with {min(wanted)}").click()
+    done(page)
+    assert set(names(page)) <= wanted and found(page)["total"] == 3
 
 
 def test_nothing_found_is_said_and_the_tail_is_folded(open_page, save, tmp_path):
@@ -218,6 +246,14 @@ def test_a_result_is_kept_as_csv_json_and_page(open_page, photos):
     rows = list(csv.DictReader(saved["CSV"].splitlines()))
     assert len(rows) == len(json.loads(saved["JSON"])["results"]) == len(ids)
     assert saved["Page"].startswith("<!doctype html>")
+
+
+def test_the_link_is_copied(open_page, photos):
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    search_with(page, photos / "rocket-1.png")
+    page.get_by_role("button", name="Link", exact=True).click()
+    page.get_by_text("Link copied").wait_for()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
 
 
 def test_a_link_brings_back_picture_box_and_match(open_page, photos):
