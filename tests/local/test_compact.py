@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from resight.describe.local_features import load_local  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
+from resight.geometry.homography import project  # noqa: E402
 from resight.images.image import Image  # noqa: E402
 from resight.images.read import read_image  # noqa: E402
 from resight.local.compact import CompactKeypoints, likelihood, read  # noqa: E402
@@ -203,3 +204,18 @@ def test_a_recipe_takes_the_shipped_weights_or_a_file_and_its_fingerprint_says_w
     assert load_local(stage, "mine").fingerprint != shipped.fingerprint
     with pytest.raises(RecipeError, match=r"sha256 is .* but the recipe was made with 00"):
         load_local(stage.model_copy(update={"weights_sha256": "00"}), "mine")
+
+
+def test_the_shipped_network_matches_photographs_seen_from_the_side(pictures, view):
+    """Of mutual nearest neighbours, most lie where the known homography puts them."""
+    local = load_local(load_recipe("compact-asmk").local, "shipped")
+    shares = []
+    for seed, name in enumerate(("chelsea", "rocket", "coffee", "brick")):
+        other, homography = view(pictures[name], seed)
+        a, b = (local.extract(image(pixels)) for pixels in (pictures[name], other))
+        cosine = a.descriptors.astype(np.float32) @ b.descriptors.T.astype(np.float32)
+        best = cosine.argmax(axis=1)
+        mutual = np.flatnonzero(cosine.argmax(axis=0)[best] == np.arange(len(best)))
+        there = project(homography, a.xy[mutual])
+        shares.append(np.mean(np.linalg.norm(there - b.xy[best[mutual]], axis=1) < 3))
+    assert np.mean(shares) > 0.5, shares
