@@ -30,6 +30,7 @@ SIBLINGS = {
         ],
     },
     "cam-crow": TINY | {"layer": "layer4", "pooling": {"kind": "cam-crow", "top": 3}},
+    "compact-verified": {"max_side": 128},
     "crn": TINY
     | {
         "attention": {"kind": "crn", "filters": [[3, 4], [5, 2]], "context": [5, 5]},
@@ -62,6 +63,7 @@ SIBLINGS = {
     "gan-retrieval": TINY,
     "gem": TINY | {"scales": [1.0, 0.7071]},
     "gem-densenet169": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
+    "gem-any-orientation": {"network": "resnet10t", "max_side": 128, "dimensions": 8},
     "gem-sfm": TINY | {"scales": [1.0, 0.7071]},
     "heat-diffusion": TINY,
     "irt": {"network": "test_vit", "max_side": 96, "dimensions": 64},
