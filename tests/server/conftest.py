@@ -1,50 +1,14 @@
 """A service as users run it: uvicorn on a free port of this machine, over the small collection of all tests."""
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
-from resight.server.app import App
-from resight.server.run import listening, server
 from resight.server.settings import Settings
-
-
-@dataclass(frozen=True)
-class Served:
-    """url: where the service answers. app: what answers. http: asks it."""
-
-    url: str
-    app: App
-    http: httpx.Client
-
-    def wait(self, name: str) -> dict:
-        """A search, when it has ended."""
-        with self.http.stream("GET", f"/v1/searches/{name}/events") as events:
-            for _ in events.iter_lines():
-                pass
-        return self.http.get(f"/v1/searches/{name}").json()
-
-
-@contextmanager
-def running(path: Path, settings: Settings) -> Iterator[Served]:
-    app = App(path, settings)
-    with listening(settings) as listener:
-        uvicorn = server(app, settings)
-        thread = threading.Thread(target=uvicorn.run, args=[[listener]], daemon=True)
-        thread.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        headers = {} if settings.token is None else {"Authorization": f"Bearer {settings.token}"}
-        with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as http:
-            yield Served(url, app, http)
-        uvicorn.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive()
+from service import Served, running
 
 
 @pytest.fixture

@@ -41,3 +41,21 @@ def test_silence_is_told_and_waiting_has_an_end():
         assert not feed._waiting
 
     asyncio.run(run())
+
+
+def test_of_events_that_pass_only_the_newest_is_kept_and_each_follower_goes_on():
+    async def run():
+        feed = Feed()
+        feed.tell("begun", 0)
+        follower = feed.follow()
+        assert (await anext(follower)).data == 0
+        for number in range(1, 1001):
+            feed.tell("progress", number, passing=True)
+        assert len(feed._events) == 2 and (await anext(follower)).data == 1000
+        feed.tell("progress", 1001, passing=True)
+        feed.tell("done", "all", last=True)
+        assert [event.data async for event in follower] == [1001, "all"]
+        assert [event.number async for event in feed.follow()] == [1, 1002, 1003]
+        assert [event.data async for event in feed.follow(after=700)] == [1001, "all"]
+
+    asyncio.run(run())

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import socket
 import time
 
 import httpx
@@ -13,6 +12,7 @@ import pytest
 import resight as rs
 from resight.errors import ResightError, ServiceError
 from resight.server.settings import Settings
+from service import raw
 
 TOKEN = "correct horse battery staple"
 
@@ -26,17 +26,6 @@ def picture(width=60, height=40, kind="PNG", **how) -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(pixels).save(buffer, kind, **how)
     return buffer.getvalue()
-
-
-def raw(url: str, request: bytes) -> bytes:
-    """What a service answers to bytes as they are."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
-        connection.sendall(request)
-        answer = b""
-        while part := connection.recv(65536):
-            answer += part
-    return answer
 
 
 def test_a_service_that_others_can_reach_needs_a_token():
@@ -361,3 +350,9 @@ def test_kept_queries_are_bounded_and_the_oldest_go(serve, indexed, tmp_path):
     assert kept == set(ids[-2:])  # of 36 kB each
     assert code(found.http.get(f"/v1/queries/{ids[0]}/picture")) == (404, "unknown")
     assert found.http.get(f"/v1/queries/{ids[-1]}/picture").status_code == 200
+
+
+def test_no_answer_leads_to_where_the_host_header_says(served):
+    for path in ("/v1/collection/", "/v1/images/1/", "/static", "//evil.example.org/%2e%2e"):
+        answer = served.http.get(path, headers={"Host": "localhost:1"})
+        assert answer.status_code == 404 and "location" not in answer.headers

@@ -8,8 +8,7 @@ import pytest
 
 from resight.cli.serve import serve
 from resight.errors import ResightError
-
-SERVE = "import sys; from resight.cli.main import main; sys.argv[0] = 'resight'; main()"
+from service import SERVE
 
 
 def test_it_serves_until_it_is_told_to_stop(python, indexed, tmp_path):

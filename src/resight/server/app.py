@@ -8,6 +8,7 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
@@ -53,6 +54,7 @@ def _api(service: Service) -> FastAPI:
         description="Find the same thing again in a collection of photos.",
         docs_url=None,  # would load scripts from elsewhere
         redoc_url=None,
+        redirect_slashes=False,  # would say the Host header back
         lifespan=lifespan,
         responses={"4XX": {"model": Error}, "5XX": {"model": Error}},
     )
@@ -90,7 +92,8 @@ def _page(api: FastAPI) -> None:
         return FileResponse(folder / "index.html", headers={"Cache-Control": "no-cache"})
 
     if folder.is_dir():
-        api.mount("/static", StaticFiles(directory=folder))
+        # Compressed for each who loads it, and nothing else is: events are not held back, and no secret is in it.
+        api.mount("/static", GZipMiddleware(StaticFiles(directory=folder), compresslevel=6))
 
 
 def _explain_errors(api: FastAPI) -> None:

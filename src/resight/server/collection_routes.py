@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Path, Query, Request
-from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from resight.errors import CollectionError, QueryError
@@ -20,6 +19,7 @@ from resight.store.where import Equals, all_of
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
 ImageId = Annotated[int, Path(ge=1, lt=2**63)]
+Side = Annotated[int, Query(json_schema_extra={"enum": list(THUMBNAILS)})]
 
 
 def routes(service: Service) -> APIRouter:
@@ -57,7 +57,7 @@ def routes(service: Service) -> APIRouter:
         after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
         limit: Limit = 100,
         folder: str | None = None,
-        where: str | None = None,
+        where: schemas.Condition | None = None,
     ) -> schemas.ImagePage:
         """By ascending id. folder: only those in it, at any depth. where: a condition as text."""
         asked = [Equals("folder", folder) if folder else None, condition(where)]
@@ -79,7 +79,7 @@ def routes(service: Service) -> APIRouter:
         )
 
     @router.get("/images/{image}/thumbnail", response_class=Response)
-    async def thumbnail(request: Request, image: ImageId, side: int = 320) -> Response:
+    async def thumbnail(request: Request, image: ImageId, side: Side = 320) -> Response:
         """JPEG, upright and without EXIF, made once."""
         if side not in THUMBNAILS:
             raise Refused(422, "request", f"side: one of {', '.join(map(str, THUMBNAILS))}")
@@ -99,7 +99,7 @@ def routes(service: Service) -> APIRouter:
             same = request.headers.get("if-none-match") == tag
             return tag, None if same else service.pictures.jpeg(image, side)
 
-        return picture_reply(*await run_in_threadpool(make))
+        return picture_reply(*await service.drawn(make))
 
     @router.get("/folders")
     def all_folders() -> schemas.Folders:

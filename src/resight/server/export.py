@@ -11,8 +11,8 @@ from typing import Literal
 from starlette.responses import Response
 
 from resight.errors import ImageError
+from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.search.drawing import SIDE
 from resight.search.page import QueryResult, ShownExample, write_results_page
 from resight.search.ranking import Ranking
@@ -106,6 +106,6 @@ def _picture(service: Service, asked: schemas.AskedExample) -> Image | None:
     try:
         image = asked.image
         value = service.uploads.image(image) if isinstance(image, str) else service.live.entry(image).origin
-        return read_image(value, max_side=SIDE)
+        return read_image_apart(value, max_side=SIDE)
     except (ImageError, Refused):
         return None  # the page says so in its place

@@ -5,33 +5,39 @@ import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 
 @dataclass(frozen=True)
 class Event:
-    """number: from 1 within its feed. data: ready for JSON."""
+    """number: from 1 within its feed. data: ready for JSON. passing: whether the next such takes its place."""
 
     number: int
     name: str
     data: Any
+    passing: bool = False
 
 
 class Feed:
-    """Events in order, kept until the feed itself goes. It ends once."""
+    """Events in order, kept until the feed itself goes, but for those that pass. It ends once."""
 
     def __init__(self) -> None:
         self._events: list[Event] = []
+        self._told = 0
         self._ended = False
         self._lock = threading.Lock()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
 
-    def tell(self, name: str, data: Any, *, last: bool = False) -> None:
-        """From any thread. What is told after the last is dropped."""
+    def tell(self, name: str, data: Any, *, last: bool = False, passing: bool = False) -> None:
+        """From any thread. What is told after the last is dropped. passing: the next such takes its place."""
         with self._lock:
             if self._ended:
                 return
-            self._events.append(Event(len(self._events) + 1, name, data))
+            self._told += 1
+            if passing and self._events and self._events[-1].passing:
+                self._events.pop()
+            self._events.append(Event(self._told, name, data, passing))
             self._ended = last
             waiting = list(self._waiting)
         for loop, awake in waiting:
@@ -48,10 +54,10 @@ class Feed:
             while True:
                 awake.clear()
                 with self._lock:
-                    fresh, ended = self._events[after:], self._ended
+                    fresh, ended = self._above(after), self._ended
                 for event in fresh:
                     yield event
-                after += len(fresh)
+                    after = event.number
                 if ended:
                     return
                 try:
@@ -61,6 +67,10 @@ class Feed:
         finally:
             with self._lock:
                 self._waiting.discard(mark)
+
+    def _above(self, number: int) -> list[Event]:
+        found = list(takewhile(lambda event: event.number > number, reversed(self._events)))
+        return found[::-1]
 
     async def end(self, seconds: float) -> bool:
         """Wait until the last was told, at most so long; whether it was."""

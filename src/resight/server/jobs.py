@@ -51,7 +51,7 @@ class Work:
         now = time.monotonic()
         if now - self.told >= _EVERY or before is None or before.phase != progress.phase:
             self.told = now
-            self.feed.tell("progress", self.facts.progress.model_dump())
+            self.feed.tell("progress", self.facts.progress.model_dump(), passing=True)
 
 
 class Jobs:
@@ -131,8 +131,8 @@ class Jobs:
         if not paths:
             raise Refused(422, "query", "say which folders or files to add: paths")
         for path in paths:
-            there = Path(path).resolve() if path.startswith("/") and "\0" not in path else None
-            if there is None or not any(there.is_relative_to(root) for root in roots) or not there.exists():
+            there = _existing(path) if path.startswith("/") else None
+            if there is None or not any(there.is_relative_to(root) for root in roots):
                 raise Refused(403, "place", f"{path!r}: photos are added only from folders that --photos names")
 
     def _run(self, work: Work) -> None:
@@ -165,6 +165,14 @@ class Jobs:
     def _open(self) -> int:
         with self._lock:
             return sum(not _ended(work) for work in self._known.values())
+
+
+def _existing(path: str) -> Path | None:
+    """Where a path leads; None where nothing is, or can be, there."""
+    try:
+        return Path(path).resolve(strict=True)
+    except (OSError, ValueError, RuntimeError):  # too long, no text that a path can have, a circle of links
+        return None
 
 
 def _ended(work: Work) -> bool:

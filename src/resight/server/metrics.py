@@ -51,6 +51,15 @@ class Metrics:
         return generate_latest(self._registry)
 
 
+class Lines(logging.Formatter):
+    """One line a record; those of a traceback begin with a mark that no record has, and are escaped as well."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """As ``logging.Formatter``."""
+        first, *others = super().format(record).split("\n")
+        return "\n".join([in_a_line(first), *(f"    | {in_a_line(line)}" for line in others)])
+
+
 def in_a_line(text: str) -> str:
     """A text from outside with all that could begin a new line, or steer a terminal, escaped."""
     return ascii(text)[1:-1]

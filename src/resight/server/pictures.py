@@ -1,12 +1,14 @@
 """Pictures as they leave the service: made from pixels alone, so without EXIF, and small ones made once."""
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from resight.errors import ImageError
+from resight.images.apart import SECONDS, Apart
 from resight.images.image import Image
 from resight.images.limits import Limits
-from resight.images.read import decode, digest, load, thumbnail_jpeg
+from resight.images.read import thumbnail_jpeg, thumbnail_of
 from resight.search.collection import Collection
 from resight.server.problems import Refused
 from resight.server.uploads import replace_file
@@ -14,16 +16,19 @@ from resight.server.uploads import replace_file
 THUMBNAILS = (160, 320, 640)
 LARGEST = 2048
 
-_DECODERS = 2  # that work at the same time: each may take 4 bytes a pixel
+DECODERS = 2  # that work at the same time
 
 
 class Pictures:
-    """Of the images of a collection. folder: where thumbnails are kept, by the digest of the photo's content."""
+    """Of the images of a collection.
 
-    def __init__(self, folder: Path, live: Collection, limits: Limits) -> None:
+    folder: where thumbnails are kept, by the digest of the photo's content. apart: where photos are decoded.
+    """
+
+    def __init__(self, folder: Path, live: Collection, limits: Limits, apart: Apart) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._live, self._limits = folder, live, limits
-        self.decoding = threading.BoundedSemaphore(_DECODERS)
+        self._folder, self._live, self._limits, self._apart = folder, live, limits, apart
+        self.decoding = threading.BoundedSemaphore(DECODERS)
         """Held by whoever decodes a picture of any size."""
 
     def tag(self, image_id: int, side: int) -> str:
@@ -41,18 +46,20 @@ class Pictures:
             return kept.read_bytes()
         with self.decoding:
             try:
-                data = load(origin, limit=self._limits.bytes)
-                if digest(data) != content:
-                    raise ImageError("it has changed since it was indexed; index its folder again")
-                made = self.made(decode(data, origin, max_side=side, limits=self._limits), side)
+                made = self._apart.run(SECONDS, thumbnail_of, origin, content, side, _quality(side), self._limits)
             except ImageError as error:
                 raise Refused(404, "picture", f"id:{image_id}: the picture cannot be shown: {error.reason}") from error
         if kept is not None:
-            kept.parent.mkdir(exist_ok=True, mode=0o700)
-            replace_file(kept, made)
+            with suppress(OSError):  # on a full disk it is made again for each who asks
+                kept.parent.mkdir(exist_ok=True, mode=0o700)
+                replace_file(kept, made)
         return made
 
     @staticmethod
     def made(image: Image, side: int) -> bytes:
         """Any image as JPEG."""
-        return thumbnail_jpeg(image, side, 85 if side > THUMBNAILS[-1] else 80)
+        return thumbnail_jpeg(image, side, _quality(side))
+
+
+def _quality(side: int) -> int:
+    return 85 if side > THUMBNAILS[-1] else 80

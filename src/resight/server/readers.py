@@ -44,6 +44,7 @@ class Readers:
     def _take_up(self, version: int) -> None:
         began = time.monotonic()
         try:
+            self.live.follow()
             self._searchable = (self._searchable or self.live).reopened()
             self.why = None
         except CollectionError as error:

@@ -10,9 +10,9 @@ import uvicorn
 
 from resight.errors import ServiceError
 from resight.server.app import App
+from resight.server.connections import Connection
+from resight.server.metrics import Lines
 from resight.server.settings import Settings
-
-_AT_ONCE = 512  # connections, of which those that follow events stay open
 
 
 def serve(path: Path, settings: Settings, ready: Callable[[int], None] = lambda port: None) -> None:
@@ -21,9 +21,11 @@ def serve(path: Path, settings: Settings, ready: Callable[[int], None] = lambda 
     Raises CollectionError where there is no collection and ServiceError where the address cannot be had.
     """
     app = App(path, settings)
-    log = logging.getLogger("resight.server")
-    log.setLevel(logging.INFO)
-    log.addHandler(logging.StreamHandler(sys.stderr))
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    for name in ("resight.server", "uvicorn"):
+        logging.getLogger(name).addHandler(handler)
+    logging.getLogger("resight.server").setLevel(logging.INFO)
     try:
         with listening(settings) as listener:
             ready(listener.getsockname()[1])
@@ -58,9 +60,10 @@ def server(app: App, settings: Settings) -> uvicorn.Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=_AT_ONCE,
             timeout_graceful_shutdown=2,
+            log_config=None,
             log_level="warning",
+            http=Connection,
             ws="none",
         )
     )

@@ -1,10 +1,12 @@
 """What the API says and is told. Keys are only ever added within /v1."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 Box = tuple[float, float, float, float]
+Id = Annotated[int, Field(ge=0, lt=2**63)]
+Condition = Annotated[str, Field(max_length=65_536)]
 Matrix = list[list[float]]
 
 SearchState = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -135,7 +137,7 @@ class UploadFacts(BaseModel):
 class AskedExample(_Asked):
     """image: the id of an image of the collection, or of an uploaded query. weight: below 0 for less like it."""
 
-    image: int | str
+    image: Id | Annotated[str, Field(max_length=200)]
     box: Box | None = None
     weight: float = 1.0
 
@@ -145,7 +147,7 @@ class SearchRequest(_Asked):
 
     examples: list[AskedExample] = Field(max_length=16)
     top: int = Field(default=100, ge=1, le=10_000)
-    where: str | dict[str, Any] | None = None
+    where: Condition | dict[str, Any] | None = None
     exact: bool = False
 
 
@@ -236,7 +238,7 @@ class JobRequest(_Asked):
 
     kind: Literal["add", "remove", "duplicates"]
     paths: list[str] = Field(default=[], max_length=1000)
-    images: list[int] = Field(default=[], max_length=100_000)
+    images: list[Id] = Field(default=[], max_length=100_000)
     missing: bool = False
 
 
@@ -293,13 +295,13 @@ class DecisionRequest(_Asked):
     """images: those of the cluster that it is about, by default all; null takes back what was decided."""
 
     decision: Literal["duplicates", "different"] | None
-    images: list[int] | None = None
+    images: list[Id] | None = None
 
 
 class MetadataChange(_Asked):
     """Facts by key, by the image's id; null takes a given one back."""
 
-    facts: dict[int, dict[str, bool | int | float | str | None]] = Field(max_length=10_000)
+    facts: dict[Id, dict[str, bool | int | float | str | None]] = Field(max_length=10_000)
 
 
 class Health(BaseModel):

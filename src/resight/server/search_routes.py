@@ -1,5 +1,8 @@
 """/v1/queries, /v1/searches and the one-shot /v1/search."""
 
+import asyncio
+from collections.abc import Coroutine
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -10,7 +13,7 @@ from starlette.responses import Response
 
 from resight.search.ranking import Ranking
 from resight.server import export, schemas, values
-from resight.server.guard import too_large
+from resight.server.body import too_large
 from resight.server.pictures import LARGEST, Pictures
 from resight.server.problems import Refused
 from resight.server.replies import events_reply, model_reply, picture_reply
@@ -18,6 +21,7 @@ from resight.server.search import Search
 from resight.server.service import Service
 
 PICTURES = 4  # that one request may bring
+_LEAVING = 0.5  # seconds between two looks whether a client is still there
 
 Wait = Annotated[float, Query(ge=0, le=600)]
 After = Annotated[int, Query(ge=0)]
@@ -58,14 +62,15 @@ def routes(service: Service) -> APIRouter:
     async def kept(form_file: UploadFile) -> schemas.UploadFacts:
         if (form_file.size or 0) > service.settings.upload_bytes:
             raise too_large(service.settings.upload_bytes)
-        data = await form_file.read()
-        name, (width, height) = await run_in_threadpool(service.keep, data)
+        async with service.reading:
+            data = await form_file.read()
+            name, (width, height) = await run_in_threadpool(service.keep, data)
         return schemas.UploadFacts(query=name, width=width, height=height)
 
-    @router.post("/queries", status_code=201, openapi_extra=_FORM)
+    @router.post("/queries", status_code=201, openapi_extra=_form())
     async def upload(request: Request) -> schemas.UploadFacts:
         """Keep a picture to search with: the field `image` of a form. Its EXIF block is not kept."""
-        async with request.form(max_files=1, max_fields=4) as form:
+        async with service.receiving, request.form(max_files=1, max_fields=4) as form:
             files = _pictures(form.getlist("image"))
             if len(files) != 1:
                 raise Refused(422, "request", "image: one picture, as a file of a form (multipart/form-data)")
@@ -89,7 +94,7 @@ def routes(service: Service) -> APIRouter:
             image = service.uploads.image(query)
             return None if request.headers.get("if-none-match") == tag else Pictures.made(image, side)
 
-        return picture_reply(tag, await run_in_threadpool(make))
+        return picture_reply(tag, await service.drawn(make))
 
     @router.post(
         "/searches", status_code=202, responses={200: {"model": schemas.Search}}, response_model=schemas.Search
@@ -133,30 +138,48 @@ def routes(service: Service) -> APIRouter:
         return values.details(finished(search)[1], image)
 
     @router.get("/searches/{search}/export", response_class=Response)
-    def exported(search: str, format: Literal["csv", "json", "html"]) -> Response:
+    async def exported(search: str, format: Literal["csv", "json", "html"]) -> Response:
         """The whole result as a file."""
-        found, ranking = finished(search)
-        return export.reply(service, found, ranking, format)
+        found, ranking = await run_in_threadpool(finished, search)
+        return await service.drawn(partial(export.reply, service, found, ranking, format))
 
-    @router.post("/search", openapi_extra=_FORM, response_model=schemas.Search)
+    @router.post("/search", openapi_extra=_form(request="string"), response_model=schemas.Search)
     async def at_once(request: Request, evidence: Evidence = "brief") -> Response:
         """Pictures and the question in one form, the result in the answer.
 
         image: the pictures. request: optional JSON as of /searches, in which the examples `image` are numbers of the
         pictures from 0 in the form "#0".
         """
-        async with request.form(max_files=PICTURES, max_fields=4) as form:
+        async with service.receiving, request.form(max_files=PICTURES, max_fields=4) as form:
             files = _pictures(form.getlist("image"))
             uploads = [(await kept(file)).query for file in files]
             text = form.get("request")
         asked = _with_pictures(text if isinstance(text, str) else None, uploads)
         search = await run_in_threadpool(searches.start, asked)
-        reply = await answer(search, service.settings.timeout + 1, evidence)
+        if not await _stays(request, search.feed.end(service.settings.timeout + 1)):
+            searches.cancel(search.id)  # which ends unless another asked for the same
+        reply = await answer(search, 0, evidence)
         if search.error is not None:
             raise Refused(504 if search.error.code == "timeout" else 422, search.error.code, search.error.message)
         return reply
 
     return router
+
+
+async def _stays(request: Request, waited_for: Coroutine[Any, Any, object]) -> bool:
+    """Wait, and whether the client did so too; it may have gone when the whole of its request was there."""
+
+    async def left() -> None:
+        while not await request.is_disconnected():
+            await asyncio.sleep(_LEAVING)
+
+    both = [asyncio.ensure_future(waited_for), asyncio.ensure_future(left())]
+    try:
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        return both[0].done()
+    finally:
+        for one in both:
+            one.cancel()
 
 
 def _pictures(parts: list[Any]) -> list[UploadFile]:
@@ -176,17 +199,8 @@ def _with_pictures(text: str | None, uploads: list[str]) -> schemas.SearchReques
     return asked.model_copy(update={"examples": examples})
 
 
-_FORM: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "content": {
-            "multipart/form-data": {
-                "schema": {
-                    "type": "object",
-                    "required": ["image"],
-                    "properties": {"image": {"type": "string", "format": "binary"}, "request": {"type": "string"}},
-                }
-            }
-        },
-    }
-}
+def _form(**more: str) -> dict[str, Any]:
+    """Of a form, for OpenAPI: pictures, and further fields by their type."""
+    fields = {"image": {"type": "string", "format": "binary"}, **{name: {"type": kind} for name, kind in more.items()}}
+    schema = {"type": "object", "required": ["image"], "properties": fields}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

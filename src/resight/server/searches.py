@@ -4,7 +4,6 @@ Queries are described one after another by a thread of its own, since networks a
 and verified by others, so that a long verification holds up no other search.
 """
 
-import json
 import secrets
 import threading
 import time
@@ -14,37 +13,31 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from resight.errors import ResightError
 from resight.search.collection import Collection
 from resight.search.examples import DescribedExample, Example
 from resight.search.searcher import Checked, Filtered, Heard
+from resight.server import limits
 from resight.server.metrics import Metrics
 from resight.server.problems import Refused, refusal
 from resight.server.readers import Readers
+from resight.server.requests import Requests, canonical
 from resight.server.schemas import ErrorFacts, SearchRequest, SearchState
 from resight.server.search import Ended, Search
 from resight.server.settings import Settings
-from resight.server.uploads import Uploads, opaque, replace_file
+from resight.server.uploads import Uploads, opaque
 from resight.server.values import example_of, first_results, where_of
 from resight.store.where import Where
 
 _TOGETHER = 8  # searches whose pictures go through a network in one go, at most; without one, none waits for others
 _KEPT = 64  # finished searches; the request of an older one is read from the disk and carried out again
-_REQUESTS = 100_000  # that are kept on the disk when a service starts
-_RETRY = 2  # seconds after which a refused search may be asked again
 
 
 class Searches:
     """All searches of a service. folder: where their requests are kept, so that links to them stay good."""
 
     def __init__(self, folder: Path, readers: Readers, uploads: Uploads, settings: Settings, metrics: Metrics) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        oldest = sorted(folder.glob("s*.json"), key=lambda path: path.stat().st_mtime_ns)
-        for path in oldest[:-_REQUESTS]:
-            path.unlink()
-        self._folder, self._readers, self._uploads = folder, readers, uploads
+        self._requests, self._readers, self._uploads = Requests(folder), readers, uploads
         self._settings, self._metrics = settings, metrics
         self._together = 1 if readers.live.recipe.global_ is None else _TOGETHER
         self._describing = ThreadPoolExecutor(1, "describe")
@@ -66,7 +59,7 @@ class Searches:
         for example in request.examples:
             example_of(example, self._uploads)
         _, version = self._readers.searchable()
-        key = f"{version} {_canonical(request)}"
+        key = f"{version} {canonical(request)}"
         with self._lock:
             known = self._known.get(self._shared.get(key, ""))
             if known is not None and not known.cancelled and known.state not in ("failed", "cancelled"):
@@ -75,7 +68,12 @@ class Searches:
                 return known
             search = self._admit(f"s{opaque(secrets.token_bytes(16))}", request)
             self._shared[key] = search.id
-        replace_file(self._folder / f"{search.id}.json", _canonical(request).encode())
+            try:
+                self._requests.keep(search.id, request)
+            except OSError as error:
+                full = Refused(507, "full", f"the search cannot be kept: {error.strerror or error}")
+                self._fail(search, full)  # or it would hold its place in the queue
+                raise full from error
         self._submit(search)
         return search
 
@@ -84,7 +82,9 @@ class Searches:
         with self._lock:
             if (known := self._known.get(name)) is not None:
                 return known
-        request = self._kept_request(name)
+        request = self._requests.get(name)
+        if request is None:
+            raise Refused(404, "unknown", "there is no such search")
         with self._lock:
             if (known := self._known.get(name)) is not None:
                 return known
@@ -113,7 +113,7 @@ class Searches:
         """Enter a search that is yet to be submitted; with the lock held."""
         open_ = sum(not search.ended for search in self._known.values())
         if open_ >= self._settings.waiting + self._settings.workers:
-            raise Refused(503, "busy", "too many searches wait already; ask again in a moment", _RETRY)
+            raise Refused(503, "busy", "too many searches wait already; ask again in a moment", limits.RETRY)
         now = time.monotonic()
         search = Search(name, request, now, now + self._settings.timeout)
         self._known[name] = search
@@ -122,15 +122,6 @@ class Searches:
             del self._known[old]
         self._shared = {key: kept for key, kept in self._shared.items() if kept in self._known}
         return search
-
-    def _kept_request(self, name: str) -> SearchRequest:
-        unknown = Refused(404, "unknown", "there is no such search")
-        if not (name.startswith("s") and name[1:].replace("-", "").replace("_", "").isalnum() and name.isascii()):
-            raise unknown
-        try:
-            return SearchRequest.model_validate_json((self._folder / f"{name}.json").read_bytes())
-        except (FileNotFoundError, ValidationError):
-            raise unknown from None
 
     def _submit(self, search: Search) -> None:
         self._undescribed.append(search)
@@ -229,7 +220,3 @@ class Searches:
         with self._lock:
             waiting = [search.request.examples for search in self._known.values() if not search.ended]
         return {example.image for examples in waiting for example in examples if isinstance(example.image, str)}
-
-
-def _canonical(request: SearchRequest) -> str:
-    return json.dumps(request.model_dump(mode="json"), sort_keys=True)

@@ -17,14 +17,16 @@ import numpy as np
 import PIL.Image
 
 from resight.files import replacing
+from resight.images.apart import Apart
 from resight.images.image import Image
 from resight.images.limits import Limits
-from resight.images.read import decode
 from resight.server.problems import Refused
 
 SIDE = 4096  # pixels of the longest side that are kept
 _ID = re.compile(r"q[A-Za-z0-9_-]{22}")
 _IN_MEMORY = 8
+_LEAST = 8192  # bytes that the smallest picture takes on the disk, with its facts
+_SHARE = 0.9  # of the most that is kept when there was too much: so few uploads have to look for the oldest
 
 
 def is_upload(text: str) -> bool:
@@ -35,23 +37,26 @@ def is_upload(text: str) -> bool:
 class Uploads:
     """In a folder, as PNG without metadata and a small file of facts each.
 
-    most: bytes in all; above them those go that were used the longest ago and are not in use.
+    most: bytes in all; above them those go that were used the longest ago and are not in use. apart: where uploads are
+    decoded.
     """
 
-    def __init__(self, folder: Path, limits: Limits, most: int) -> None:
+    def __init__(self, folder: Path, limits: Limits, most: int, apart: Apart) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._folder, self._limits, self._most = folder, limits, most
+        self._folder, self._limits, self._most, self._apart = folder, limits, most, apart
         self._key = secret(folder / "key")
         self._recent: OrderedDict[str, Image] = OrderedDict()
         self._lock = threading.Lock()
+        self._bytes = sum(size for _, _, size in self._kept())
         self.in_use: Callable[[], set[str]] = set
 
     def keep(self, data: bytes) -> tuple[str, tuple[int, int]]:
         """Decode and keep a picture: its id, and its upright (width, height). The same pixels have the same id.
 
-        Raises ImageError for what is no picture or exceeds the limits, and Refused where the disk is full.
+        Raises ImageError for what is no picture, exceeds the limits or harms its decoder, and Refused where the disk is
+        full.
         """
-        image = decode(data, "the uploaded picture", max_side=SIDE, limits=self._limits)
+        image = self._apart.decode(data, "the uploaded picture", max_side=SIDE, limits=self._limits)
         mark = hashlib.blake2b(image.pixels.tobytes(), key=self._key, digest_size=16)
         mark.update(repr((image.pixels.shape, image.size)).encode())
         name = f"q{opaque(mark.digest())}"
@@ -77,7 +82,7 @@ class Uploads:
             width, height = json.loads(self._facts(name).read_text())["size"]
             with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
                 image = Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
-        except FileNotFoundError:
+        except (OSError, ValueError, KeyError):  # it is not there, or not whole
             raise Refused(
                 404, "unknown", "there is no such query, or it is no longer kept; give its picture again"
             ) from None
@@ -97,7 +102,7 @@ class Uploads:
 
     def _remember(self, name: str, image: Image) -> None:
         """Note that it was used now."""
-        with suppress(FileNotFoundError):  # it has just made room for another
+        with suppress(OSError):  # it has just made room for another, or nothing can be written
             os.utime(self._facts(name))
         with self._lock:
             self._recent[name] = image
@@ -107,17 +112,33 @@ class Uploads:
 
     def _make_room(self, newest: str) -> None:
         with self._lock:
-            kept = sorted((path.stat().st_mtime_ns, path) for path in self._folder.glob("q*.json"))
-            size = {path: path.with_suffix(".png").stat().st_size for _, path in kept}
-            total, pinned = sum(size.values()), self.in_use() | {newest}
-            for _, path in kept:
-                if total <= self._most:
+            self._bytes += self._size(self._facts(newest))
+            if self._bytes <= self._most:
+                return
+            kept = self._kept()  # also what other services have kept there, or removed
+            self._bytes, pinned = sum(size for _, _, size in kept), self.in_use() | {newest}
+            for _, path, size in kept:
+                if self._bytes <= _SHARE * self._most:
                     return
                 if path.stem not in pinned:
-                    path.unlink()
-                    path.with_suffix(".png").unlink()
+                    path.unlink(missing_ok=True)
+                    path.with_suffix(".png").unlink(missing_ok=True)
                     self._recent.pop(path.stem, None)
-                    total -= size[path]
+                    self._bytes -= size
+
+    def _kept(self) -> list[tuple[int, Path, int]]:
+        """When each was last used, its file of facts, and its size; the longest ago first."""
+        found = []
+        for path in self._folder.glob("q*.json"):
+            with suppress(FileNotFoundError):  # another service has just made room
+                found.append((path.stat().st_mtime_ns, path, self._size(path)))
+        return sorted(found)
+
+    @staticmethod
+    def _size(facts: Path) -> int:
+        with suppress(FileNotFoundError):
+            return max(facts.with_suffix(".png").stat().st_size, _LEAST)
+        return 0
 
 
 def secret(path: Path) -> bytes:
