@@ -21,7 +21,7 @@ from resight.errors import RecipeError, ResightError  # noqa: E402
 from resight.evaluation import evaluate, load_labelled  # noqa: E402
 from resight.evaluation.check_recipes import OutOfTime, check_recipes, part_of, within  # noqa: E402
 from resight.evaluation.leaderboard_run import run_leaderboard  # noqa: E402
-from resight.evaluation.made_ready import Kit, find_weights, make_ready, with_weights_from  # noqa: E402
+from resight.evaluation.made_ready import Kit, find_weights, make_ready, readiness, with_weights_from  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import load_recipe, recipe_names  # noqa: E402
 
@@ -188,6 +188,7 @@ def test_what_takes_too_long_is_given_up_and_tried_again_with_more_time_only(vie
     first = soon.cells[0]
     assert (first.checked.recipe, first.checked.failure, first.limit) == ("small", "", None)
     assert first.checked.queries == 12 and "\n\n12 queries, 12 images indexed\n\n" in soon.table()
+    assert "| learned from it |\n" in soon.table()  # the last column: the survey has nothing on this set
     assert late.cells[0] in soon.cells or late.cells[1] in soon.cells
     with pytest.raises(OutOfTime, match="not done in 0 s: it was searching"):
         within(0, lambda *_: None)("searching", 1, 2)
@@ -242,11 +243,48 @@ def test_the_files_hold_the_figures_and_the_survey_s(views, small, tmp_path):
     score = 100 * cell["checked"]["mean_average_precision"]
     line = next(line for line in result.stdout.splitlines() if line.startswith("| sfm-cnn"))
     cells = [part.strip() for part in line.strip("|").split("|")]
-    assert cells[1] == f"{score:.1f}" and cells[5] == "77.0" and cells[6] == "not known"
+    assert cells[1] == f"{score:.1f}" and cells[5] == "not known" and cells[6] == "77.0"
     text = (tmp_path / "out/leaderboard.md").read_text()
     assert line in text and text == (tmp_path / "page.md").read_text().replace(" Twelve pictures.\n", "\n")
     assert f"Measured on {platform.system()}" in text and f"python {platform.python_version()}" in text
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"leaderboard.md", "results.csv", "results.json"}
+
+
+def test_only_a_recipes_own_weights_decide_whether_it_is_made_anew(tmp_path):
+    """The network's file and its folder form count, as does a second network's; other networks' do not."""
+    kit = Kit(("photos",), tmp_path)
+    names = ("rootsift-asmk", "mac", "gem-densenet169", "gem-dsm", "hardtfeat-asmk", "compact-asmk")
+
+    def changed(file, text):
+        before = {name: readiness(name, kit) for name in names}
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        return {name for name in names if readiness(name, kit) != before[name]}
+
+    assert changed(tmp_path / "alexnet.pth", "") == set()
+    assert changed(tmp_path / "vgg16.pth", "one") == {"mac"}
+    assert changed(tmp_path / "vgg16.pth", "two, longer") == {"mac"}
+    assert changed(tmp_path / "densenet169/part.npz", "") == {"gem-densenet169", "gem-dsm"}
+    assert changed(tmp_path / "hardtfeat/HardTFeat.pth", "") == {"hardtfeat-asmk"}
+    assert changed(tmp_path / "compact.safetensors", "") == {"compact-asmk"}
+
+
+def test_the_weights_that_come_with_our_network_decide_too(tmp_path, monkeypatch):
+    shipped = tmp_path / "compact.safetensors"
+    monkeypatch.setattr("resight.networks.compact.compact_weights", lambda: shipped)
+    shipped.write_text("one")
+    kits = [Kit(("photos",)), Kit(("photos",), tmp_path / "none")]
+    before = [readiness(name, kit) for name in ("compact", "compact-asmk", "mac") for kit in kits]
+    shipped.write_text("two, longer")
+    after = [readiness(name, kit) for name in ("compact", "compact-asmk", "mac") for kit in kits]
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False] * 4 + [True] * 2
+
+
+def test_a_note_without_a_page_is_refused(views, small, tmp_path):
+    into = tmp_path / "out"
+    result = run("leaderboard", views, "--recipe", small, "--into", into, "--note", "Twelve pictures.")
+    assert result.exit_code == 2 and "name one by --page FILE" in result.stderr
+    assert not into.exists()
 
 
 def test_a_leaderboard_asks_for_photos_to_learn_from(views, tmp_path):

@@ -88,11 +88,20 @@ def test_new_images_get_codes_of_the_same_function(store):
 def test_codes_that_a_crash_lost_are_made_again(store):
     log = next(store.folder.glob("codes-*.log"))
     whole = codes_of(store, store.snapshot(), hash_function(store))
-    log.write_bytes(log.read_bytes()[: 100 * (8 + BITS // 8) + 3])  # the 101st is cut
+    log.write_bytes(log.read_bytes()[: 100 * (8 + BITS // 8 + 4) + 3])  # the 101st is cut
     np.testing.assert_array_equal(codes_of(store, store.snapshot(), hash_function(store)), whole)
     refresh_codes(store, lambda _: None)
-    assert log.stat().st_size == 200 * (8 + BITS // 8)
+    assert log.stat().st_size == 200 * (8 + BITS // 8 + 4)
     np.testing.assert_array_equal(codes_of(store, store.snapshot(), hash_function(store)), whole)
+
+
+def test_a_damaged_code_is_found(store):
+    log = next(store.folder.glob("codes-*.log"))
+    content = bytearray(log.read_bytes())
+    content[5 * (8 + BITS // 8 + 4) + 9] ^= 1
+    log.write_bytes(content)
+    (found,) = problems(store, lambda _: None)
+    assert "codes-" in found and found.endswith("1 codes are damaged; `resight repair` makes them again")
 
 
 def test_learning_anew_takes_the_old_function_away(store):

@@ -208,6 +208,19 @@ def test_a_search_by_the_index_is_the_first_part_of_the_whole_ranking(store):
     assert len(searcher.nearest(example, None).snapshot) == 1000  # of an unverified search for all
 
 
+def test_an_index_is_asked_for_every_view_of_a_query(store):
+    first, *views = (Description((64, 48), vector, None) for vector in crowded(21, 3))
+    example = [DescribedExample(first, views=tuple(views))]
+    whole, _ = Searcher(store).rank_examples(example, None)
+    cosines = [Searcher(store).rank(d, None, None)[0] for d in (first, *views)]
+    best = np.max([ranking.scores[np.argsort(ranking.ids)] for ranking in cosines], axis=0)
+    np.testing.assert_array_equal(whole.scores[np.argsort(whole.ids)], best)
+    store.set_index(build_index(store, store.snapshot(), IndexChoice("SQfp16", 2)), N)
+    part, _ = Searcher(store).nearest(example, 40).rank_examples(example, 40)
+    np.testing.assert_array_equal(part.ids, whole.ids[:40])
+    assert not np.isin(part.ids, Searcher(store).nearest([DescribedExample(first)], 40).snapshot.ids).all()
+
+
 def test_a_part_is_ranked_as_in_the_whole(store):
     example = [DescribedExample(Description((64, 48), crowded(13, 1)[0], None))]
     searcher, rows = Searcher(store), np.arange(3, N, 7)

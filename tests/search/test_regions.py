@@ -103,7 +103,7 @@ def test_regions_are_described_once_and_go_with_their_image(tmp_path, copied, pi
         assert ids[0] not in collection.search(pictures["astronaut"]).ids
 
 
-def test_a_damaged_region_is_found(copied):
+def test_a_damaged_region_is_found_and_made_again(copied):
     file = copied / "regions-2.log"
     content = bytearray(file.read_bytes())
     content[40] ^= 1
@@ -111,7 +111,16 @@ def test_a_damaged_region_is_found(copied):
         assert collection.verify() == []
         file.write_bytes(content)
         (problem,) = collection.verify()
-    assert problem.startswith("id:1 ") and "regions are damaged; remove it and index it again" in problem
+    assert problem.startswith("id:1 ") and "regions are damaged; `resight repair` makes them again" in problem
+    ids = np.array([1, 2])
+    with Collection.open(copied, write=True) as collection:
+        before = RegionLog(copied, 2, 256).rows(ids)
+        done = collection.repair()
+        assert (done.mended, done.lost, done.left) == ((problem,), (), ()) and collection.verify() == []
+        rows, boxes, vectors = RegionLog(copied, 2, 256).rows(ids)
+    np.testing.assert_array_equal(rows, before[0])
+    np.testing.assert_array_equal(boxes, before[1])
+    np.testing.assert_allclose(vectors[1:], before[2][1:], atol=1e-5)
 
 
 def test_what_has_no_regions_is_said_and_a_photo_that_is_gone_is_taken_whole(copied, folder, pictures):

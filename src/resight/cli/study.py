@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resight.cli import output
-from resight.cli.options import Quiet, RecipeName, Weights, Workers, chosen_recipe
+from resight.cli.options import DEFAULT_RECIPE, Quiet, RecipeName, Weights, Workers, chosen_recipe
 from resight.cli.progress import Reporter
 from resight.describe.folder import check_empty
 from resight.errors import RecipeError, ResightError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from resight.evaluation.labelled import LabelledSet
     from resight.evaluation.plot import Study
     from resight.recipes import Recipe
+    from resight.robustness.attack_study import AttackStudy
+    from resight.robustness.incremental import IncrementalStudy
 
 app = typer.Typer(no_args_is_help=True, help="Compare parts of a network, networks, or whole systems on labelled sets.")
 
@@ -168,6 +170,151 @@ def training_set(
 
 
 @app.command()
+def invariance(
+    sets: Sets,
+    into: Into,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option("--recipe", metavar="[NAME=]RECIPE", help="A curve for each; by default the default recipe."),
+    ] = None,
+    turns: Annotated[
+        list[int] | None,
+        typer.Option("--turns", metavar="N", help="A further curve, of queries looked at in N turns. Repeatable."),
+    ] = None,
+    scales: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scales", metavar="1,S,…", help="A further curve, of queries looked at in several sizes. Repeatable."
+        ),
+    ] = None,
+    merge: Annotated[str, typer.Option(metavar="max|mean", help="How those are joined.")] = "max",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="CHANGE", help="Such as rotation or blur; by default every one. Repeatable."),
+    ] = None,
+    queries: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of each set's queries.")] = None,
+    side: Annotated[int, typer.Option(min=64, help="Longest side of the queries, before they are changed.")] = 1024,
+    seed: Annotated[int, typer.Option(help="Chooses the queries, and what is drawn in changing them.")] = 0,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Measure what is lost as queries are turned, shrunk, cut, covered, blurred, badly lit …; with areas of curves."""
+    from resight.cli.queries import parse_looks
+    from resight.evaluation import sample
+    from resight.recipes import load_recipe
+    from resight.robustness.invariance import study_invariance
+
+    looks = parse_looks(turns or [], scales or [], merge)
+    with _asked(into, quiet) as reporter:
+        named = [_named(text) for text in recipe or [DEFAULT_RECIPE]]
+        recipes = {name: load_recipe(place) for name, place in named}
+        if len(recipes) < len(named):
+            raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+        found = study_invariance(
+            [each if queries is None else sample(each, queries, seed) for each in _load(sets)],
+            recipes,
+            only=only or (),
+            queries=looks,
+            side=side,
+            seed=seed,
+            workers=workers,
+            report=reporter.report,
+        )
+    found.write(into)
+    for warning in found.warnings:
+        output.note(warning)
+    output.line(found.table())
+
+
+@app.command()
+def attacks(
+    sets: Sets,
+    into: Into,
+    recipe: Annotated[
+        list[str],
+        typer.Option("--recipe", metavar="[NAME=]RECIPE", help="What is attacked, by its own network. Repeatable."),
+    ],
+    weights: Weights = None,
+    attack: Annotated[
+        list[str] | None,
+        typer.Option("--attack", metavar="KIND", help="untargeted, targeted, universal or black-box; by default all."),
+    ] = None,
+    defence: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--defence",
+            metavar="KIND[:VALUE]",
+            help="none, gaussian:σ, median:SIDE, jpeg:QUALITY or resize:LEAST; by default all. [verify] is one too.",
+        ),
+    ] = None,
+    epsilon: Annotated[
+        list[int] | None,
+        typer.Option("--epsilon", min=1, max=64, help="By how much a value may change, of 255; by default 2, 4, 8."),
+    ] = None,
+    queries: Annotated[int, typer.Option(min=1, metavar="N", help="Of a set, drawn; each is attacked anew.")] = 20,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Of a gradient, for each picture.")] = 10,
+    asked: Annotated[int, typer.Option(min=2, metavar="N", help="Searches that a black-box attack makes.")] = 200,
+    learners: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Other queries that a universal perturbation is learned on.")
+    ] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Alter queries unseen so that searches go wrong, and measure what defences give back; writes report.html too."""
+    from resight.robustness.attack_bench import ATTACKS, Effort
+    from resight.robustness.defences import DEFENCES
+    from resight.robustness.study_attacks import EPSILONS, study_attacks
+
+    with _asked(into, quiet) as reporter:
+        named = [_named(text) for text in recipe]
+        recipes = {name: chosen_recipe(place, weights) for name, place in named}
+        if len(recipes) < len(named):
+            raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+        found = study_attacks(
+            _load(sets),
+            recipes,
+            attacks=attack or ATTACKS,
+            defences=defence or DEFENCES,
+            epsilons=sorted(set(epsilon or EPSILONS)),
+            queries=queries,
+            effort=Effort(steps=steps, learners=learners, asked=asked, seed=seed),
+            workers=workers,
+            report=reporter.report,
+        )
+    _finish(found, into)
+
+
+@app.command()
+def incremental(
+    labelled: Annotated[Path, typer.Argument(metavar="SET", help="As for `evaluate`, of classes of four photos each.")],
+    into: Into,
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    steps: Annotated[int, typer.Option(min=2, metavar="N", help="In which the classes come.")] = 4,
+    photos: Annotated[int, typer.Option(min=4, metavar="N", help="Of a class, at most; half are learned from.")] = 20,
+    epochs: Annotated[int, typer.Option(min=1, metavar="N", help="Over a step's photos.")] = 30,
+    rate: Annotated[float, typer.Option(min=0, metavar="RATE", help="Of Adam.")] = 1e-4,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn.")] = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Add classes in steps and measure old and new ones after each: fine-tuned, distilled, replayed, compatible."""
+    from resight.evaluation import load_labelled
+    from resight.robustness.study_incremental import Course, study_incremental
+
+    with _asked(into, quiet) as reporter:
+        found = study_incremental(
+            load_labelled(labelled),
+            chosen_recipe(recipe, weights),
+            steps=steps,
+            photos=photos,
+            course=Course(epochs=epochs, rate=rate, seed=seed),
+            report=reporter.report,
+        )
+    _finish(found, into)
+
+
+@app.command()
 def progress(
     into: Into,
     reports: Annotated[
@@ -259,7 +406,7 @@ def _load(sets: list[Path]) -> "list[LabelledSet]":
     return [load_labelled(path) for path in sets]
 
 
-def _finish(study: "Study", into: Path) -> None:
+def _finish(study: "Study | AttackStudy | IncrementalStudy", into: Path) -> None:
     study.write(into)
     for warning in study.warnings:
         output.note(warning)

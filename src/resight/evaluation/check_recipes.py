@@ -79,11 +79,12 @@ def measure(
     recipe: Recipe,
     labelled: LabelledSet,
     *,
+    collection: Path | None = None,
     workers: int | None = None,
     progress: "Callable[[Progress], None] | None" = None,
 ) -> Checked:
-    """The figures of `evaluate`. Raises as it does."""
-    found = evaluate(labelled, recipe, workers=workers, progress=progress)
+    """The figures of `evaluate`, with the collection in a folder if one is given. Raises as it does."""
+    found = evaluate(labelled, recipe, collection=collection, workers=workers, progress=progress)
     images = found.protocol.database - len(found.not_indexed)
     return Checked(
         set=labelled.name,

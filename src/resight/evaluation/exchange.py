@@ -24,6 +24,7 @@ from resight.errors import ResightError
 from resight.evaluation.forms import FORMATS, READERS, WRITERS, Format, Line, Ranked, written
 from resight.evaluation.labelled import Box, LabelledSet
 from resight.files import replacing
+from resight.parsing import load_array
 
 Question = tuple[str, Box | None]  # a query's path and box
 
@@ -189,11 +190,11 @@ def _ordered(file: Path, entries: list[tuple[Line, int]]) -> Ranked:
 
 def _read_array(file: Path, labelled: LabelledSet) -> dict[Question, Ranked]:
     try:
-        array = np.load(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
+        array = load_array(file)
+    except ValueError as error:
         raise ResightError(f"{file}: is no .npy array of numbers: {error}") from error
     asked, size = questions(labelled), len(labelled.database)
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
         raise ResightError(f"{file}: ranks are one array of integers, database × queries")
     if array.shape[1] != len(asked):
         turned = ": transpose it" if array.shape[0] == len(asked) else ""

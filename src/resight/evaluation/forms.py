@@ -105,9 +105,10 @@ def _cells(file: Path, stream: TextIO) -> Iterator[tuple[int, list[str]]]:
 def _number(file: Path, line: int, what: str, text: str, *, whole: bool = False) -> float:
     try:
         value = int(text) if whole else float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
+        finite = math.isfinite(value)
+    except (ValueError, OverflowError):
+        finite = False
+    if not finite:
         raise ResightError(f"{file}, line {line}: {what} {text!r} is no {'whole' if whole else 'finite'} number")
     return value
 

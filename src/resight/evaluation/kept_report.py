@@ -1,6 +1,5 @@
 """Reports read back from the JSON that `resight evaluate` and `resight score` write."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from resight.errors import ResightError
 from resight.evaluation.conditions import Protocol
 from resight.evaluation.figures import Figures
 from resight.evaluation.report import Result, Row
+from resight.parsing import parse_json
 
 _ROUNDING = 1e-9
 
@@ -46,7 +46,7 @@ def read_report(path: str | Path) -> KeptReport:
     """
     file = Path(path)
     try:
-        raw = json.loads(file.read_bytes())
+        raw = parse_json(file.read_bytes())
     except OSError as error:
         raise ResightError(f"{file}: cannot be read: {error.strerror}") from error
     except ValueError as error:

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from resight.errors import ResightError
 from resight.evaluation.check_recipes import Checked
 from resight.evaluation.plot import markdown
 from resight.files import replacing
+from resight.parsing import parse_json
 
 _FORMAT, _VERSION = "resight-leaderboard", 2
 _FOLDERS = re.compile(r"(?<!\S)/(?:[^\s/]+/)+")  # of an absolute path, which a page for others need not tell
@@ -58,7 +59,7 @@ class Leaderboard:
             if cells:
                 sizes = sorted({(cell.checked.queries, cell.checked.images) for cell in cells})
                 told = " or ".join(f"{queries:,} queries, {images:,} images indexed" for queries, images in sizes)
-                blocks.append(f"## {name}\n\n{told}\n\n{markdown((_HEAD, *map(_row, cells)))}")
+                blocks.append(f"## {name}\n\n{told}\n\n{markdown(_rows(cells))}")
         if failed := self._failed():
             blocks.append(f"## Not measured\n\n{markdown((('why', 'recipes', 'sets'), *failed))}")
         return "\n\n".join(blocks)
@@ -87,6 +88,15 @@ class Leaderboard:
         measured = " ".join([f"Measured on {machines}, with {told}.", *([note] if note else [])])
         return f"# Leaderboard\n\n{_HOW}\n\n{measured}\n\n{self.table()}\n"
 
+    def write_page(self, file: Path, note: str = "") -> None:
+        """Write the page to a file, whole or not at all. Raises ResightError where it cannot be written."""
+        try:
+            _replace(file, self.page(note))
+        except OSError as error:
+            raise ResightError(
+                f"cannot write {file}: {error.strerror or error}; name a file in a writable folder"
+            ) from error
+
     def write(self, into: Path) -> None:
         """Write leaderboard.md, results.csv and results.json into a folder, each whole or not at all.
 
@@ -108,14 +118,20 @@ class Leaderboard:
             ) from error
 
 
-_HEAD = ("recipe", "mAP", "P@1", "ms a query", "bytes an image", "published mAP", "learned from it")
+_HEAD = ("recipe", "mAP", "P@1", "ms a query", "bytes an image", "learned from it", "published mAP")
 _HOW = (
     "Made by `resight leaderboard`. mAP and P@1 in per cent, as `resight evaluate` has them. Milliseconds are of the "
     "median query, one at a time: describing it, where its image is not in the database, and searching. Bytes are the "
-    "collection's on disk. Published mAP is what the survey's Tables 2 and 3 have of the system on the set; what "
-    "differs here, `resight recipes show` tells. The last column is the share of the set's photos that a recipe "
-    "learned from: above 0, its figures are too good."
+    "collection's on disk. Learned from it is the share of the set's photos that a recipe learned from: above 0, its "
+    "figures are too good. Published mAP, if any, is what the survey's Tables 2 and 3 have of the system on the set; "
+    "what differs here, `resight recipes show` tells."
 )
+
+
+def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """Head and rows of a set's table; the last column is left out where the survey has no figure on the set."""
+    columns = len(_HEAD) - all(cell.published is None for cell in cells)
+    return [row[:columns] for row in (_HEAD, *map(_row, cells))]
 
 
 def _row(cell: Cell) -> tuple[str, ...]:
@@ -126,8 +142,8 @@ def _row(cell: Cell) -> tuple[str, ...]:
         _percent(c.precision_at_1),
         "–" if c.milliseconds is None else f"{c.milliseconds:.1f}",
         "–" if c.bytes_per_image is None else f"{c.bytes_per_image:,.0f}",
-        _percent(cell.published),
         "not known" if c.fitted_share is None else f"{100 * c.fitted_share:.3g} %",
+        _percent(cell.published),
     )
 
 
@@ -145,7 +161,7 @@ def read_cells(path: Path) -> list[Cell]:
     if not path.exists():
         return []
     try:
-        table: Any = json.loads(path.read_text(encoding="utf-8"))
+        table: Any = parse_json(path.read_text(encoding="utf-8"))
         if (table["format"], table["version"]) != (_FORMAT, _VERSION):
             raise ResightError(f"{path}: is no leaderboard of this version: choose another --into")
         return TypeAdapter(list[Cell]).validate_python(table["cells"])

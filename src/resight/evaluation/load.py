@@ -2,7 +2,6 @@
 
 import difflib
 import hashlib
-import json
 import math
 import os
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from resight.errors import GroundTruthError, ImageError
 from resight.evaluation.labelled import Box, LabelledSet, Query, refuse
+from resight.parsing import parse_json
 
 DISTRACTORS = "_distractors"
 """The sub-folder of the simple form whose images are in the database and answer nothing."""
@@ -67,7 +67,7 @@ class _GroundTruth(BaseModel):
 def _from_json(file: Path) -> LabelledSet:
     data = file.read_bytes()
     try:
-        raw = json.loads(data, object_pairs_hook=_no_repeats)
+        raw = parse_json(data, object_pairs_hook=_no_repeats)
         _refuse_near_misses(raw)
         truth = _GroundTruth.model_validate(raw)
     except ValidationError as error:
@@ -166,12 +166,19 @@ def _refuse_near_miss(where: str, table: object, model: type[BaseModel]) -> None
 
 def _check_files(labelled: LabelledSet) -> None:
     wanted = dict.fromkeys([*labelled.database, *(query.path for query in labelled.queries)])
-    missing = [path for path in wanted if not labelled.locate(path).is_file()]
+    missing = [path for path in wanted if not _is_file(labelled.locate(path))]
     if missing:
         raise GroundTruthError(
             f"{labelled.file}: {len(missing)} of {len(wanted)} images are missing, the first {missing[0]}; "
             f"put them under {labelled.root}, or take them out of the file"
         )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long for any file
+        return False
 
 
 def _check_box(box: Box, size: tuple[int, int], where: str) -> None:
@@ -184,9 +191,9 @@ def _check_box(box: Box, size: tuple[int, int], where: str) -> None:
 
 
 def _upright_size(labelled: LabelledSet, path: str) -> tuple[int, int]:
-    from resight.images.read import read_image
+    from resight.images.apart import read_image_apart
 
     try:
-        return read_image(labelled.locate(path), max_side=64).size
+        return read_image_apart(labelled.locate(path), max_side=64).size
     except ImageError as error:
         raise GroundTruthError(f"{labelled.file}: query {path} has a box but cannot be read: {error.reason}") from error

@@ -99,18 +99,24 @@ def with_weights_from(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def readiness(name: str, kit: Kit) -> str:
-    """sha256, in hex, of all that decides what ``make_ready`` gives: another one is made anew."""
+    """sha256, in hex, of all that decides what ``make_ready`` gives: another one is made anew.
+
+    Of weights only the recipe's own count, so that those of another network can join the folder.
+    """
+    recipe = load_recipe(name)
     if is_ready(name):
-        return _sha256(load_recipe(name).fingerprint, _stats(Path(name)))
-    weights = [] if kit.weights_from is None else _stats(kit.weights_from)
-    return _sha256(load_recipe(name).fingerprint, weights, kit.identity)
+        return _sha256(recipe.fingerprint, _stats(Path(name)))
+    return _sha256(recipe.fingerprint, [_stats(path) for path in _weights(recipe, kit.weights_from)], kit.identity)
 
 
-def make_ready(name: str, kit: Kit, into: Path, *, workers: int | None = None, report: Report) -> Recipe:
+def make_ready(
+    name: str, kit: Kit, into: Path, *, like: Path | None = None, workers: int | None = None, report: Report
+) -> Recipe:
     """A recipe that indexes: one that comes with resight, fitted into a folder; or a file or folder, as it is.
 
     What a hash function or a re-ranking learns without `resight train` is learned too. ``into`` appears when complete,
     and where it is there it is taken to be what this would make.
+    like: what this made with the same kit of a recipe whose ``what_is_fitted`` is the same, to be fitted no more.
     Raises ResightError where weights or photos lack, or a part has to be trained first.
     """
     if is_ready(name):
@@ -122,16 +128,26 @@ def make_ready(name: str, kit: Kit, into: Path, *, workers: int | None = None, r
             recipe = load_recipe(name)
             if kit.weights_from is not None:
                 recipe = with_weights_from(recipe, kit.weights_from)
-            fit_all(recipe, kit, staging, workers=workers, report=report)
+            fit_all(recipe, kit, staging, like=like, workers=workers, report=report)
             staging.rename(into)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return load_recipe(into)
 
 
-def fit_all(recipe: Recipe, kit: Kit, into: Path, *, workers: int | None = None, report: Report) -> Recipe:
+def what_is_fitted(name: str) -> str:
+    """What a recipe fits, as text, where that is its global descriptor alone; "" where it fits other things."""
+    recipe = load_recipe(name)
+    others = recipe.local is not None or recipe.codebook is not None or (recipe.hash is not None and recipe.hash.path)
+    return "" if recipe.global_ is None or others else recipe.dump({"image", "global_"})
+
+
+def fit_all(
+    recipe: Recipe, kit: Kit, into: Path, *, like: Path | None = None, workers: int | None = None, report: Report
+) -> Recipe:
     """The recipe with all that is learned without `resight train`, written into a folder, which is empty or not there.
 
+    like: as of ``make_ready``.
     Raises as ``make_ready``.
     """
     from resight.describe.fit import fit_recipe
@@ -140,7 +156,10 @@ def fit_all(recipe: Recipe, kit: Kit, into: Path, *, workers: int | None = None,
     with tempfile.TemporaryDirectory(prefix="resight-ready-") as temporary:
         plain = Path(temporary) / "recipe.toml"
         plain.write_text(tomli_w.dumps(recipe.model_dump(by_alias=True, exclude_none=True)), encoding="utf-8")
-        fit_recipe(plain, kit.photos, weights=None, into=into, sample=kit.sample, seed=kit.seed, progress=report)
+        if like is None:
+            fit_recipe(plain, kit.photos, weights=None, into=into, sample=kit.sample, seed=kit.seed, progress=report)
+        else:
+            _take_over(recipe, like, into)
         fitted = load_recipe(into)
         if fitted.hash is not None and fitted.hash.from_file:
             _learn_hash(fitted, kit, Path(temporary) / "learning", workers, report)
@@ -148,6 +167,13 @@ def fit_all(recipe: Recipe, kit: Kit, into: Path, *, workers: int | None = None,
             if isinstance(stage, SeparationStage) and not stage.model:
                 _learn_separation(fitted, place, kit, into, Path(temporary) / f"learning-{place}", workers)
     return load_recipe(into)
+
+
+def _take_over(recipe: Recipe, like: Path, into: Path) -> None:
+    shutil.copytree(like, into, ignore=shutil.ignore_patterns("recipe.toml", "rerank-*"))
+    table = recipe.model_dump(by_alias=True, exclude_none=True)
+    table["global"] = tomllib.loads((like / "recipe.toml").read_text(encoding="utf-8"))["global"]
+    (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
 
 
 def _check_trained(recipe: Recipe) -> None:
@@ -191,6 +217,20 @@ def _learn_separation(recipe: Recipe, place: int, kit: Kit, into: Path, learning
     table = tomllib.loads((into / "recipe.toml").read_text(encoding="utf-8"))
     table["rerank"][place]["model"] = file
     (into / "recipe.toml").write_text(tomli_w.dumps(table), encoding="utf-8")
+
+
+def _weights(recipe: Recipe, folder: Path | None) -> list[Path]:
+    """The files and folders of weights that a recipe made ready would read; none where one of them lacks."""
+    from resight.networks.compact import compact_weights
+
+    try:
+        given = recipe if folder is None else with_weights_from(recipe, folder)
+        named = [(b.network, b.weights) for b in (() if given.global_ is None else given.global_.branches)]
+        if given.local is not None:
+            named.append((given.local.detector, getattr(given.local, "weights", "")))
+        return [Path(file) if file else compact_weights() for network, file in named if file or network == _OWN]
+    except RecipeError:
+        return []
 
 
 def _given(file: Path) -> dict[str, str]:

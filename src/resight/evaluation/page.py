@@ -10,7 +10,8 @@ from pathlib import Path
 from resight.errors import ImageError, ResightError
 from resight.evaluation.report import Report, Result, Row
 from resight.evaluation.table import Table, acceptance_table, cost_lines, protocol_lines, ranking_table
-from resight.images.read import read_image, thumbnail_jpeg
+from resight.images.apart import read_image_apart
+from resight.images.read import thumbnail_jpeg
 
 SIDE = 240  # the longest side of a picture in pixels
 
@@ -134,7 +135,7 @@ def _object(report: Report, path: str) -> str:
 
 def _picture(report: Report, path: str, alt: str, box: tuple[float, float, float, float] | None) -> str:
     try:
-        image = read_image(os.path.normpath(Path(report.root, path)), max_side=SIDE)
+        image = read_image_apart(os.path.normpath(Path(report.root, path)), max_side=SIDE)
     except ImageError as error:
         return f'<div class="picture"><p class="gone">{_text(error.reason)}</p></div>'
     height, width = image.pixels.shape[:2]

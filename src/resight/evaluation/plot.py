@@ -49,8 +49,57 @@ def plot(series: Sequence[Series], ticks: Sequence[tuple[float, str]], *, across
     ticks: x and label of each mark of the horizontal axis. across, up: what the axes show.
     Raises ValueError without a tick or a point.
     """
-    values = [y for one in series for _, y in one.points]
-    if not ticks or not values:
+    drawn, wide, tall = _drawn(series, ticks, across, up, joined, [y for one in series for _, y in one.points])
+    return _svg(drawn, wide, tall)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several plots of the same series. across: what its horizontal axis, with its ticks, shows."""
+
+    across: str
+    ticks: tuple[tuple[float, str], ...]
+    series: tuple[Series, ...]
+
+
+def panels(shown: Sequence[Panel], *, up: str, columns: int = 3) -> str:
+    """SVG of plots side by side, row by row, with joined points and one vertical axis; the legend is the first's.
+
+    Raises ValueError where one has no tick or no point.
+    """
+    values = [y for panel in shown for one in panel.series for _, y in one.points]
+    parts = [_drawn(p.series, p.ticks, p.across, up, True, values, legend=p is shown[0]) for p in shown]
+    step, line = max(wide for _, wide, _ in parts[1:] or parts), max(tall for _, _, tall in parts) + 12
+    drawn, rightmost = [], 0.0
+    for number, (marks, wide, _) in enumerate(parts):
+        row, column = divmod(number, columns)
+        # Behind the first of a row, whose legend is as wide as it is.
+        left = 0.0 if column == 0 else parts[0][1] + (column - 1) * step
+        drawn.append(f'<g transform="translate({left:g} {row * line:g})">' + "\n".join(marks) + "</g>")
+        rightmost = max(rightmost, left + wide)
+    return _svg(drawn, rightmost, -(-len(parts) // columns) * line)
+
+
+def _svg(drawn: Sequence[str], wide: float, tall: float) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{tall:.0f}" '
+        f'viewBox="0 0 {wide:.0f} {tall:.0f}" font-family="sans-serif" font-size="12" fill="{_INK}">\n'
+        + "\n".join(drawn)
+        + "\n</svg>\n"
+    )
+
+
+def _drawn(
+    series: Sequence[Series],
+    ticks: Sequence[tuple[float, str]],
+    across: str,
+    up: str,
+    joined: bool,
+    values: Sequence[float],
+    legend: bool = True,
+) -> tuple[list[str], float, float]:
+    """Elements of a plot, its width and its height. values: what the vertical axis must hold."""
+    if not ticks or not values or not any(one.points for one in series):
         raise ValueError("a plot needs a tick and a point")
     step = next((s for s in _STEPS if max(values) - min(values) <= 6 * s), _STEPS[-1])
     low, high = math.floor(min(values) / step), max(math.ceil(max(values) / step), math.floor(min(values) / step) + 1)
@@ -75,18 +124,16 @@ def plot(series: Sequence[Series], ticks: Sequence[tuple[float, str]], *, across
     drawn.append(_text(up, 12, _TOP + _HEIGHT / 2, "middle", turn=-90))
     for row, one in enumerate(series):
         drawn += _marks(one, [place(*point) for point in sorted(one.points)], joined)
+        if not legend:
+            continue
         at = _TOP + 8 + row * _LINE
         start = _LEFT + width + 20
         drawn += _marks(one, [(start, at), (start + 24, at)] if joined else [(start + 12, at)], joined)
         drawn.append(_text(one.name, start + 34, at + 4, "start"))
+    if not legend:
+        return drawn, _LEFT + width + 24, below + 12
     wide = _LEFT + width + max(_LEGEND, 60 + _LETTER * max(len(one.name) for one in series))
-    tall = max(below + 12, _TOP + 8 + len(series) * _LINE)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{tall:.0f}" '
-        f'viewBox="0 0 {wide:.0f} {tall:.0f}" font-family="sans-serif" font-size="12" fill="{_INK}">\n'
-        + "\n".join(drawn)
-        + "\n</svg>\n"
-    )
+    return drawn, wide, max(below + 12, _TOP + 8 + len(series) * _LINE)
 
 
 def _marks(one: Series, places: Sequence[tuple[float, float]], joined: bool) -> list[str]:
@@ -136,14 +183,7 @@ class Study:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What makes a set's figures worth less."""
-        found = []
-        for name, facts in self.protocol["sets"].items():
-            if facts["unread"]:
-                found.append(f"{name}: {len(facts['unread'])} of its images cannot be read, counted as not retrieved")
-            if facts["fitted_share"]:
-                share = 100 * facts["fitted_share"]
-                found.append(f"{name}: {share:.3g} % of its photos were learned from, which flatters its figures")
-        return tuple(found)
+        return unusual(self.protocol["sets"])
 
     def table(self) -> str:
         """Markdown: a row for each descriptor, a column for each set; mAP in per cent."""
@@ -198,6 +238,18 @@ class Study:
         said = "".join(f"{line}  \n" for line in [*plain, *self.warnings])
         (into / "table.md").write_text(f"{said}\n{self.table()}\n", encoding="utf-8")
         (into / "plot.svg").write_text(self.plot(), encoding="utf-8")
+
+
+def unusual(sets: Mapping[str, Any]) -> tuple[str, ...]:
+    """What makes the figures of sets worth less, by their names and facts."""
+    found = []
+    for name, facts in sets.items():
+        if facts["unread"]:
+            found.append(f"{name}: {len(facts['unread'])} of its images cannot be read, counted as not retrieved")
+        if facts["fitted_share"]:
+            share = 100 * facts["fitted_share"]
+            found.append(f"{name}: {share:.3g} % of its photos were learned from, which flatters its figures")
+    return tuple(found)
 
 
 def markdown(table: Sequence[Sequence[str]]) -> str:

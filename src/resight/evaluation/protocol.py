@@ -79,7 +79,7 @@ def evaluate(
             timings.append(timing)
             if progress is not None:
                 progress(Progress("searching", len(rows), len(labelled.queries)))
-        stored = [_is_stored(query, ids) for query in labelled.queries]
+        stored = [_is_stored(query, ids, index) for query in labelled.queries]
         return Report(
             root=str(labelled.root),
             protocol=_protocol(labelled, index, kind, sum(stored)),
@@ -134,14 +134,14 @@ def ids_of(index: "Collection", labelled: LabelledSet) -> dict[str, int]:
     return ids
 
 
-def _is_stored(query: Query, ids: Mapping[str, int]) -> bool:
+def _is_stored(query: Query, ids: Mapping[str, int], index: "Collection") -> bool:
     """Whether the collection holds the very description that the query would get."""
-    return query.box is None and query.path in ids
+    return query.box is None and query.path in ids and index.recipe.query is None
 
 
 def ask(index: "Collection", labelled: LabelledSet, query: Query, ids: Mapping[str, int]) -> "tuple[Ranking, Timing]":
     """The answer to a query and what it took. Raises QueryError that names the query where it cannot be answered."""
-    asked = ids[query.path] if _is_stored(query, ids) else labelled.locate(query.path)
+    asked = ids[query.path] if _is_stored(query, ids, index) else labelled.locate(query.path)
     try:
         return index.search_timed(asked, box=query.box, exact=True)
     except (ImageError, QueryError) as error:
@@ -158,7 +158,7 @@ def _protocol(labelled: LabelledSet, index: "Collection", kind: str, stored: int
         recipe=index.recipe.name,
         fingerprint=index.fingerprint,
         fitted_on=_fitted_on(learned, index.recipe),
-        fitted_share=_fitted_share(learned, labelled, index),
+        fitted_share=fitted_share(learned, labelled, index),
     )
 
 
@@ -216,7 +216,8 @@ def _fitted_on(learned: Mapping[str, Fitted], recipe: Recipe) -> dict[str, str]:
     return fitted
 
 
-def _fitted_share(learned: Mapping[str, Fitted], labelled: LabelledSet, index: "Collection") -> dict[str, float]:
+def fitted_share(learned: Mapping[str, Fitted], labelled: LabelledSet, index: "Collection") -> dict[str, float]:
+    """Of each learned part, the share of the set's own database among the photos that it was fitted on, where known."""
     own = {str(labelled.locate(path)) for path in labelled.own}
     digests = [digest for origin, digest in index.digests() if origin in own]
     sketches = {part: artefact.photos for part, artefact in learned.items()}

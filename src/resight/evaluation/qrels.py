@@ -1,6 +1,7 @@
 """Judgements as trec_eval reads them: lines ``QUERY 0 IMAGE RELEVANCE``, positives 1 and junk -1."""
 
 import hashlib
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from resight.errors import GroundTruthError, ResightError
 from resight.evaluation.exchange import lookup, query_names
 from resight.evaluation.forms import written
 from resight.evaluation.labelled import LabelledSet, Query
+
+_RELEVANCE = re.compile(r"-?[0-9]{1,9}")
 
 
 def write_qrels(file: str | Path, labelled: LabelledSet) -> None:
@@ -50,7 +53,7 @@ def with_qrels(labelled: LabelledSet, file: str | Path) -> LabelledSet:
         if not fields:
             continue
         where = f"{file}, line {number}"
-        if len(fields) != 4 or not fields[3].lstrip("-").isdecimal():
+        if len(fields) != 4 or not _RELEVANCE.fullmatch(fields[3]):
             raise GroundTruthError(f"{where}: is not QUERY 0 IMAGE RELEVANCE")
         for known, name, what in ((queries, fields[0], "query"), (images, fields[2], "database image")):
             if name not in known:

@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from resight.errors import RecipeError
 from resight.learning.task import Batch
+from resight.parsing import parse_json
 from resight.store.log import sync_folder
 
 _FORMAT = "1"
@@ -81,7 +83,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         if metadata["format"] != _FORMAT:
             raise RecipeError(f"{path}: is of another version of resight; train again without --resume")
-        facts = json.loads(metadata["resight"])
+        facts = parse_json(metadata["resight"])
         optimiser: dict[int, dict[str, Any]] = {int(number): state for number, state in facts["optimiser"].items()}
         for name, tensor in tensors.items():
             kind, _, rest = name.partition(".")
@@ -89,14 +91,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 number, _, key = rest.partition(".")
                 optimiser[int(number)][key] = tensor
         return Checkpoint(
-            position=Position(**facts["position"]),
+            position=TypeAdapter(Position).validate_python(facts["position"]),
             module=_under("module.", tensors),
             optimiser=optimiser,
             plan=_unpacked(_under("plan.", tensors)),
             identity=facts["identity"],
             scaler=facts["scaler"],
         )
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise RecipeError(f"{path}: is no checkpoint of a training; train again without --resume") from error
 
 

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from resight.describe.describer import Describer
 from resight.errors import RecipeError
+from resight.learning.adversarial import harden
 from resight.learning.caching import backward
 from resight.learning.datasets.augment import NONE
 from resight.learning.datasets.pictures import Copy, Pictures, numbered
 from resight.learning.losses import Loss, make_loss
-from resight.learning.mining.batches import batches_of
+from resight.learning.mining.batches import batches_of, replayed_batches
 from resight.learning.mining.in_batch import mine
 from resight.learning.mining.memory import CrossBatchMemory
 from resight.learning.mining.pool import mine_pool
 from resight.learning.mining.stages import AllStage, PoolStage
 from resight.learning.model import Model
+from resight.learning.old import OldTerms, check_old, old_vectors
 from resight.learning.ranks import ranks
 from resight.learning.settings import Training
 from resight.learning.sizes import embed_pictures, side_for
@@ -32,10 +36,11 @@ from resight.learning.views import KeptViews
 class EmbeddingTask:
     """The model and the loss, of a lesson's photos. ``keep_in`` says where views may be kept, before it is trained.
 
+    old: of the recipe that settings.old names, which describes the photos at once.
     Raises RecipeError where loss, miner and memory do not go together, or the photos are too few for a batch.
     """
 
-    def __init__(self, model: Model, lesson: Lesson) -> None:
+    def __init__(self, model: Model, lesson: Lesson, old: Describer | None = None) -> None:
         self.model, self.settings, self.photos = model, lesson.settings, lesson.photos
         settings = self.settings
         self.memory: CrossBatchMemory | None = None
@@ -60,9 +65,10 @@ class EmbeddingTask:
                 readers=settings.readers,
             )
         self._labels = lesson.photos.labels
+        self._old = None if old is None else _old_terms(old, settings, lesson, model.dimension)
         self._views: KeptViews | None = None
         if not mines:
-            batches_of(settings.sampling, self._labels, epoch=0, seed=settings.seed)  # says what there is too little of
+            self.batches(0)  # says what there is too little of
 
     def learn_by(self, loss: Loss) -> None:
         """Take a loss, before anything is trained."""
@@ -115,6 +121,9 @@ class EmbeddingTask:
         if isinstance(settings.miner, PoolStage):
             how = settings.miner.model_dump(exclude={"kind"})
             return mine_pool(self._describe, self._labels, epoch=epoch, seed=settings.seed, **how)
+        if (old := settings.old) is not None and old.replay:
+            how = {"replayed": self.photos.replayed, "share": old.replay, "epoch": epoch, "seed": settings.seed}
+            return [Batch(p) for p in replayed_batches(settings.sampling, self._labels, **how)]
         return [Batch(p) for p in batches_of(settings.sampling, self._labels, epoch=epoch, seed=settings.seed)]
 
     def backward(self, batch: Batch, epoch: int, step: int, propagate: Callable[[Tensor], None]) -> dict[str, float]:
@@ -131,6 +140,7 @@ class EmbeddingTask:
         figures: dict[str, float] = {}
         memory = None if self.memory is None else self.memory.contents()
         kept: list[list[Tensor]] = []
+        anchors = None if self.settings.adversarial is None else {copies[row] for row in self._anchors(batch)}
 
         def loss_of(x: Tensor) -> Tensor:
             tuples = self._tuples(batch, x, labels, None, step)
@@ -138,6 +148,10 @@ class EmbeddingTask:
                 figures["tuples"] = float(len(tuples[0]))
             given = () if original is None else (None, original)
             value: Tensor = self.loss(x, labels, tuples, *given)
+            if self._old is not None:
+                before = self._old(x, labels, batch.places)
+                figures["old"] = float(before.detach())
+                value = value + before
             if memory is None:
                 return value
             # As its authors' code has it: the batch within itself, and against the memory.
@@ -151,7 +165,7 @@ class EmbeddingTask:
             propagate,
             seed=int(np.random.SeedSequence([self.settings.seed, step]).generate_state(1)[0]),
             device=device,
-            feed=lambda own: self._inputs(own, epoch, kept),
+            feed=lambda own: self._inputs(own, epoch, kept, step, anchors),
         )
         if self.memory is not None:
             self.memory.enqueue(passed.descriptors, labels)
@@ -183,15 +197,33 @@ class EmbeddingTask:
     def _embed(self, pictures: Sequence[Tensor]) -> Tensor:
         return embed_pictures(self.model, pictures, self.model.least)
 
-    def _inputs(self, chunks: Sequence[Sequence[Copy]], epoch: int, kept: list[list[Tensor]]) -> Iterator[Any]:
+    def _anchors(self, batch: Batch) -> list[int]:
+        """Rows of the batch whose pictures are altered: of mined tuples the first, else the first of each object."""
+        found = np.unique(self._labels[batch.places], return_index=True)[1] if batch.tuples is None else batch.tuples
+        rows: list[int] = np.unique(found if found.ndim == 1 else found[:, 0]).tolist()
+        return rows
+
+    def _inputs(
+        self,
+        chunks: Sequence[Sequence[Copy]],
+        epoch: int,
+        kept: list[list[Tensor]],
+        step: int = 0,
+        anchors: AbstractSet[Copy] | None = None,
+    ) -> Iterator[Any]:
         """What is embedded of each chunk: pictures, or what views are kept of them.
 
         kept: pictures of the first chunks, which the first pass leaves to the second as far as there is room.
+        anchors: those to be altered, the same in both passes.
         """
         if self._views is None:
             yield from kept
             used, first = 0, not kept
-            for pictures in self.pictures.made(chunks[len(kept) :], epoch, self.settings.readers):
+            left = chunks[len(kept) :]
+            made = self.pictures.made(left, epoch, self.settings.readers)
+            for chunk, pictures in zip(left, made, strict=True):
+                if anchors is not None:
+                    pictures = self._hardened(chunk, pictures, step, anchors)
                 used += sum(picture.nbytes for picture in pictures)
                 if first and used <= self._room:
                     kept.append(pictures)
@@ -200,6 +232,18 @@ class EmbeddingTask:
         for chunk in chunks:
             places, copies = np.array(chunk).T
             yield self._views.rows((epoch + copies) % self.settings.views, places).to(self._device)
+
+    def _hardened(
+        self, chunk: Sequence[Copy], pictures: Sequence[Tensor], step: int, anchors: AbstractSet[Copy]
+    ) -> list[Tensor]:
+        """A chunk's pictures, those of anchors altered; by the weights and the step alone."""
+        assert self.settings.adversarial is not None
+        chosen = [row for row, copy in enumerate(chunk) if copy in anchors]
+        seeds = [
+            int(np.random.SeedSequence([self.settings.seed, step, *chunk[row]]).generate_state(1)[0]) for row in chosen
+        ]
+        with torch.enable_grad():
+            return harden(self.model, pictures, chosen, self.settings.adversarial, seeds)
 
     @torch.no_grad()
     def _describe(self, places: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -234,6 +278,14 @@ class EmbeddingTask:
             pictured, view = self.plain, 0
         (pictures,) = pictured.made([numbered(places)], view, self.settings.readers)
         return self.model.prefix(torch.stack(pictures))
+
+
+def _old_terms(old: Describer, settings: Training, lesson: Lesson, dimension: int) -> OldTerms:
+    if settings.old is None:
+        raise ValueError("settings name no old recipe")
+    check_old(old.recipe, dimension)
+    how = {key: getattr(settings.old, key) for key in ("compatible", "distil", "temperature")}
+    return OldTerms(old_vectors(old, lesson.photos.photos), lesson.photos.labels, **how)
 
 
 def made_loss(settings: Training, dimensions: int, classes: int) -> Loss:

@@ -1,5 +1,6 @@
 """From the output of a layer to a branch's vector, as ``describe.head`` makes it, with gradients, in batches."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,20 @@ class Head(nn.Module):
         if chosen is not None:
             weights = chosen if weights is None else weights * chosen
         return unit(self.embedding(self._reduced(columns(x)), None if weights is None else weights.flatten(1)))
+
+    def scales(self, given: Sequence[tuple[Tensor, Tensor | None]]) -> Tensor:
+        """What ``forward`` takes, of the same pictures at one or several scales, to B×D (``combine_scales``)."""
+        vectors = [self(output, beside) for output, beside in given]
+        if len(vectors) == 1:
+            only: Tensor = vectors[0]
+            return only
+        if self.branch.embedding is not None:
+            raise ValueError("an embedding is of the features of all scales together")
+        stacked, pooling = torch.stack(vectors, dim=-1), self.branch.pooling
+        if self.branch.scale_pooling == "mean" or not isinstance(pooling, Gem):
+            return unit(stacked.mean(dim=-1))
+        p = _exponent(pooling, self.layer) if self.p is None else self.p
+        return unit(gem(stacked.unsqueeze(-1), p.to(stacked)))
 
     def regions(self, output: Tensor, beside: Tensor | None = None) -> Tensor:
         """B×C×h×w or B×C to B×R×D: each region as it is pooled, not normalised."""

@@ -93,6 +93,18 @@ class Model(nn.Module):
         images: B×3×H×W RGB: uint8, or floating point in [0, 1]. Raises ValueError for others, and sides that are no
         multiples of ``multiple``.
         """
+        return self._begun(images)
+
+    def through(self, *scales: Tensor) -> Tensor:
+        """``forward`` of pictures at one or several scales, with gradients also to their pixels; B×D.
+
+        scales: of the same B pictures, each as ``prefix`` takes them, floating point; they join as the stage says.
+        """
+        outputs = [self._outputs(self._begun(images)) for images in scales]
+        with torch.autocast(scales[0].device.type, enabled=False):
+            return self._descriptors(*outputs)
+
+    def _begun(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
             raise ValueError(f"images must be B×3×H×W, not {tuple(images.shape)}")
         height, width = images.shape[2:]
@@ -158,8 +170,8 @@ class Model(nn.Module):
             taken = self._chain.run(state, self._cut, len(self._chain.links), modules)[1]
         return [tap.shaped(taken[tap.layer.module], height, width) for tap in taps]
 
-    def _descriptors(self, outputs: list[Tensor]) -> Tensor:
-        raw = self._raw(outputs)
+    def _descriptors(self, *scales: list[Tensor]) -> Tensor:
+        raw = self._raw(*scales)
         if self.projection is not None:
             raw = self.projection(raw)
         if raw.ndim == 3:  # regions, each projected; R-MAC's sum
@@ -169,12 +181,13 @@ class Model(nn.Module):
         codes: Tensor = self.hash(raw)
         return codes
 
-    def _raw(self, outputs: list[Tensor]) -> Tensor:
-        """B×D ℓ2-normalised, or B×R×D where regions are projected one by one."""
+    def _raw(self, *scales: list[Tensor]) -> Tensor:
+        """B×D ℓ2-normalised, or B×R×D where regions are projected one by one. scales: the outputs of each."""
         stage = self.stage
         if stage.whitens_each and self.projection is not None:
-            return self._regions(outputs)
-        vectors = [head(*given) for head, given in zip(self.heads, self._inputs(outputs), strict=True)]
+            return torch.cat([self._regions(outputs) for outputs in scales], dim=1)
+        given = zip(*map(self._inputs, scales), strict=True)
+        vectors = [head.scales(own) for head, own in zip(self.branch_heads, given, strict=True)]
         fusion: Literal["concatenate", "orthogonal"] = "orthogonal" if stage.fusion == "orthogonal" else "concatenate"
         joined = join(vectors, [branch.weight for branch in stage.branches], fusion)
         return joined if stage.power == 1 else power(joined, stage.power)

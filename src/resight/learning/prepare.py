@@ -12,13 +12,14 @@ from resight.evaluation.load import load_labelled
 from resight.learning.datasets.photos import split_by_object, training_set
 from resight.learning.datasets.pictures import check_readable
 from resight.learning.launch import check_devices
+from resight.learning.old import with_replayed
 from resight.learning.schemes import SCHEMES, scheme_of
 from resight.learning.settings import Training
 from resight.learning.task import Lesson
 from resight.learning.validate import readable_part
 from resight.networks.weights import file_sha256
 from resight.recipes.local_stages import LayerStage, WeightedStage
-from resight.recipes.recipe import Recipe
+from resight.recipes.recipe import Recipe, load_recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +51,8 @@ def prepare(
     check_devices(settings)
     recipe = with_weights(recipe, weights)
     scheme = scheme_of(recipe, settings)
+    if settings.old is not None and scheme != "embedding":
+        raise RecipeError(f"scheme = {scheme} does not learn beside an old network: leave out old, or say embedding")
     SCHEMES[scheme](recipe, settings)  # says what does not suit it
     learned = labelled if isinstance(labelled, LabelledSet) else load_labelled(labelled)
     held_out = None
@@ -61,6 +64,12 @@ def prepare(
     skip = settings.unreadable == "skip"
     photos = training_set(learned, singletons=settings.singletons, whole=settings.whole)
     photos = check_readable(photos, workers=settings.readers, skip=skip)
+    if settings.old is not None and settings.old.photos:
+        before = load_labelled(Path(settings.old.photos))
+        if held_out is not None:
+            _check_apart(before, held_out)
+        known = training_set(before, singletons=settings.singletons, whole=settings.whole)
+        photos = with_replayed(photos, check_readable(known, workers=settings.readers, skip=skip))
     if held_out is not None:
         held_out = readable_part(held_out, workers=settings.readers, skip=skip)
     lesson = Lesson(photos, held_out, settings)
@@ -74,6 +83,7 @@ def identity_of(recipe: Recipe, lesson: Lesson) -> dict[str, Any]:
         "recipe": recipe.fingerprint,
         "weights": _weights_of(recipe),
         **lesson.settings.identity,
+        **({} if lesson.settings.old is None else {"old recipe": load_recipe(lesson.settings.old.recipe).fingerprint}),
         "set": photos.name,
         "set revision": photos.revision,
         "set selection": photos.selection,

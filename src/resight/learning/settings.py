@@ -1,6 +1,5 @@
 """The settings of a training, from TOML and from a command line; unknown keys are errors."""
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from itertools import takewhile
@@ -10,12 +9,15 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
+from resight.learning.adversarial import AdversarialStage
 from resight.learning.datasets.augment import Augmentation, Fit
 from resight.learning.datasets.photos import Singletons
 from resight.learning.losses.stages import LossStage, SiameseStage
 from resight.learning.mining.stages import AllStage, MemoryStage, MinerStage, PoolStage, Sampling
 from resight.learning.model_settings import Learns
+from resight.learning.old import OldStage
 from resight.learning.optimisation import Optimisation
+from resight.parsing import parse_toml
 from resight.recipes.stage import problems
 
 
@@ -29,6 +31,10 @@ class Training(Optimisation):
     chunk: pictures through the network at once, which bounds memory; gradients are those of the whole batch.
     side, fit: of the pictures learned from, in pixels: square, or the longest with each photo's own aspect.
     validation_side: longest side of the pictures validated on while it trains; 0 takes ``side``.
+    adversarial: a table, where anchors are altered within ε a value so that they are hard to describe; each step of it
+        costs as much again as learning from them.
+    old: a table, of a network before this one, whose collections its vectors are to search, or that is not to be
+        forgotten.
     views: where the network's beginning does not learn, what it gives for so many augmented views of each photo is kept
         on disk, and epochs take them in turn; 0 computes it anew each time. views_dtype: float16 takes half the room.
     whitening: learned afterwards, of the training photos: "learned" from pairs that match, "pca", or "none"; "auto" is
@@ -47,6 +53,8 @@ class Training(Optimisation):
     memory: MemoryStage | None = None
     learns: Learns = Learns()
     augment: Augmentation = Augmentation()
+    adversarial: AdversarialStage | None = None
+    old: OldStage | None = None
     chunk: int = Field(default=16, ge=1)
     side: int = Field(default=352, ge=32)
     fit: Fit = "square"
@@ -81,8 +89,16 @@ class Training(Optimisation):
     def _parts_fit(self) -> "Training":
         if self.memory is not None and isinstance(self.miner, PoolStage):
             raise ValueError("memory goes with tuples chosen in the batch; those of miner = pool are of the epoch")
+        if self.views and self.adversarial is not None:
+            raise ValueError("adversarial pictures are other ones at each step, which no view keeps: say views = 0")
         if self.views and self.fit != "square":
             raise ValueError('views are kept of pictures of one size: say fit = "square", or views = 0')
+        if (
+            self.old is not None
+            and self.old.replay
+            and (isinstance(self.miner, PoolStage) or self.sampling.kind != "balanced")
+        ):
+            raise ValueError('old.replay is of balanced batches: say sampling.kind = "balanced", and no miner = pool')
         return self
 
     @property
@@ -93,9 +109,12 @@ class Training(Optimisation):
     @property
     def identity(self) -> dict[str, Any]:
         """What of the settings decides a run, by dotted key; another number of devices or readers does not."""
-        table = self.model_dump(
-            mode="json", exclude={"devices", "accelerator", "readers", "budget", "checkpoint_every"}
-        )
+        outside = {"devices", "accelerator", "readers", "budget", "checkpoint_every"}
+        if self.adversarial is None:
+            outside.add("adversarial")  # runs that began before there was any can go on
+        if self.old is None:
+            outside.add("old")
+        table = self.model_dump(mode="json", exclude=outside)
         return dict(flat(table))
 
 
@@ -159,19 +178,19 @@ def read_settings(name: str | Path) -> dict[str, Any]:
     path = Path(name)
     try:
         if path.suffix == ".toml" or path.is_file():
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-        return tomllib.loads(settings_text(str(name)))
+            return parse_toml(path.read_text(encoding="utf-8"))
+        return parse_toml(settings_text(str(name)))
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read: {error}") from error
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise RecipeError(f"{path}: not valid TOML: {error}") from error
 
 
 def read_value(text: str) -> Any:
     """A value as in TOML; text that is none is itself."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        return parse_toml(f"value = {text}")["value"]
+    except ValueError:
         return text
 
 

@@ -1,7 +1,6 @@
 """A recipe: the survey's Fig. 2 as one typed, immutable value, loaded from TOML. Unknown keys are errors."""
 
 import hashlib
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -9,8 +8,10 @@ from typing import Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
+from resight.parsing import parse_toml
 from resight.recipes.local_stages import LOCAL_FILES, ChannelStage, LayerStage, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
+from resight.recipes.query_stage import QueryStage
 from resight.recipes.rerank_stages import (
     RERANK_FILES,
     ChannelMatchStage,
@@ -184,6 +185,8 @@ class Recipe(Stage):
 
     `filter` makes the first ranking, the tables of `rerank` re-order it, and `verify`, where given, checks its top.
     trained: facts about the training that `resight train` gave its networks; nothing follows from them.
+    compatible_with: fingerprint of a recipe (`resight info` tells a collection's) whose vectors those of this one were
+        trained to be compared with, so that its collections can be searched by this one.
     """
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
@@ -202,7 +205,9 @@ class Recipe(Stage):
     verify: VerifyStage | None = None
     expansion: ExpansionStage | None = None
     calibration: Calibration | None = None
+    query: QueryStage | None = None
     trained: dict[str, Any] | None = None
+    compatible_with: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
     @model_validator(mode="after")
     def _stages_fit(self) -> Self:
@@ -237,7 +242,17 @@ class Recipe(Stage):
             raise ValueError("[expansion] needs the table [verify], which says whose features join the query")
         if self.expansion is not None and self.expansion.joins == "vectors" and self.filter != "global":
             raise ValueError('[expansion] joins = "vectors" needs filter = "global", which searches by them')
+        if self.query is not None and (why := self.obstacle(self.query)):
+            raise ValueError(why)
         return self
+
+    def obstacle(self, query: QueryStage) -> str | None:
+        """Why a query cannot be looked at so, or None where it can."""
+        if query.merge == "mean":
+            return None if self.by_vector else f'[query] merge = "mean" is of vectors, and filter is "{self.filter}"'
+        if self.rerank or self.expansion is not None:
+            return '[query] merge = "max" has no one query for [[rerank]] and [expansion]: leave them out'
+        return None
 
     @property
     def by_words(self) -> AsmkStage | BowStage | HammingStage | None:
@@ -275,8 +290,10 @@ class Recipe(Stage):
     @property
     def fingerprint(self) -> str:
         """sha256, in hex, of every stage and parameter; where weights and artefacts lie is left out, as they move."""
+        absent = {key for key in ("query", "compatible_with") if not getattr(self, key)}  # as before there was any
+        stages = set(type(self).model_fields) - absent
         hashed = " codes of regions" if any(isinstance(s, PatchStage) and s.hash for s in self.rerank) else ""
-        return hashlib.sha256(f"{self.dump(set(type(self).model_fields))}{hashed}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.dump(stages)}{hashed}".encode()).hexdigest()
 
     def dump(self, stages: set[str]) -> str:
         """Some of the stages as JSON, without the places of weights and artefacts, which move."""
@@ -322,8 +339,8 @@ def load_recipe(name: str | Path) -> Recipe:
 def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
     """A recipe from TOML text. origin: its name in errors; folder: what its paths are relative to."""
     try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        table = parse_toml(text)
+    except ValueError as error:
         raise RecipeError(f"{origin}: not valid TOML: {error}") from error
     if folder is not None:
         _place(table.get("global"), FILES, folder)

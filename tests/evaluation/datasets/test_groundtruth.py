@@ -197,3 +197,16 @@ def test_qidx_stands_for_queries_of_the_database(tmp_path):
         gnd[place] = (np.array([1.0]), np.array([2.0]), np.array([0, 0, 1, 1.0]))
     savemat(file, {"imlist": np.array(["a", "b", "c"], object), "qidx": np.array([3, 1]), "gnd": gnd})
     assert read_gnd(file, ("ok", "junk")).queries == ("c", "a")
+
+
+def test_what_would_fill_the_memory_is_refused_or_stays_small(tmp_path):
+    for put in (b"r\xff\xff\xff\x7f", b"p2000000000\n"):  # a list of so many places would be made for it
+        with pytest.raises(ValueError, match="keeps something in place 2"):
+            load_plain_pickle(b"\x80\x02]" + put + b".")
+    rows = pickle.dumps(np.zeros((4, 0), np.int64), protocol=2).replace(b"K\x04K\x00", b"J\xff\xff\xff\x7fK\x00")
+    assert load_plain_pickle(rows) == []  # two thousand million empty rows
+    shared = ["a"]
+    for _ in range(60):
+        shared = [shared, shared]
+    plain = load_plain_pickle(pickle.dumps(shared))
+    assert plain[0] is plain[1] and plain[0][0] is plain[1][1]

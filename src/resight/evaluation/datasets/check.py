@@ -6,7 +6,7 @@ from pathlib import Path
 
 from resight.errors import ImageError, ResightError
 from resight.evaluation.datasets.catalogue import find_dataset, load_dataset
-from resight.images.read import read_image
+from resight.images.apart import read_image_apart
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def unreadable(name: str, folder: str | Path) -> Iterator[tuple[str, str]]:
     labelled = load_dataset(name, folder, partial=True)
     for path in dict.fromkeys([*labelled.database, *(query.path for query in labelled.queries)]):
         try:
-            read_image(labelled.locate(path), max_side=64)
+            read_image_apart(labelled.locate(path), max_side=64)
         except ImageError as error:
             yield path, error.reason
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import pickle
+import pickletools
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -91,7 +92,11 @@ def load_plain_pickle(data: bytes) -> Any:
 
     Raises GroundTruthError where it names anything else, and as ``pickle`` does where it is damaged.
     """
-    return _plain(_PlainUnpickler(io.BytesIO(data), encoding="latin1").load())
+    for opcode, argument, _ in pickletools.genops(data):
+        # A list of so many places is made for it.
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and not 0 <= (argument or 0) <= len(data):
+            raise ValueError(f"it keeps something in place {argument} of a file of {len(data)} bytes")
+    return _plain(_PlainUnpickler(io.BytesIO(data), encoding="latin1").load(), {})
 
 
 class _PlainUnpickler(pickle.Unpickler):
@@ -137,7 +142,8 @@ class _Array:
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, fortran, raw = state
         raw = raw.encode("latin1") if isinstance(raw, str) else raw
-        self.values = dtype.of(raw).reshape(shape, order="F" if fortran else "C").tolist()
+        # One without numbers may claim to have any number of rows.
+        self.values = dtype.of(raw).reshape(shape, order="F" if fortran else "C").tolist() if raw else []
 
 
 def _scalar(dtype: _Dtype, raw: bytes | str) -> Any:
@@ -166,14 +172,19 @@ _STAND_INS: Mapping[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, known: dict[int, Any]) -> Any:
+    """The value as plain lists. known: what became of lists and dicts by identity, since one may be in many places."""
+    if id(value) in known:
+        return known[id(value)]
     match value:
         case _Array():
             return value.values
         case dict():
-            return {key: _plain(item) for key, item in value.items()}
+            known[id(value)] = plain = {key: _plain(item, known) for key, item in value.items()}
+            return plain
         case list() | tuple():
-            return [_plain(item) for item in value]
+            known[id(value)] = items = [_plain(item, known) for item in value]
+            return items
         case str() | bytes() | bool() | int() | float() | None:
             return value
     raise GroundTruthError(f"refused: it holds a {type(value).__name__}")

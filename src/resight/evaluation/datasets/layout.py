@@ -111,10 +111,10 @@ def fit_box(box: Box, size: tuple[int, int], where: str) -> Box:
 
 def upright_size(file: Path) -> tuple[int, int]:
     """(width, height) of an image. Raises GroundTruthError where it cannot be read."""
-    from resight.images.read import read_image
+    from resight.images.apart import read_image_apart
 
     try:
-        return read_image(file, max_side=64).size
+        return read_image_apart(file, max_side=64).size
     except ImageError as error:
         raise GroundTruthError(f"{file}: {error.reason}") from error
 

@@ -33,6 +33,7 @@ class TrainingSet:
     """Photos of objects.
 
     classes: names of the objects; a photo's label is a place in them. file, revision, selection: of the labelled set.
+    replayed: how many of the classes, the last ones, another network has learned before.
     Raises GroundTruthError, naming the file and the class, unless there are two classes, each of two photos, and no
     photo is there twice. Raises ValueError for a label that is no class's.
     """
@@ -43,6 +44,7 @@ class TrainingSet:
     file: Path
     revision: str = ""
     selection: str = ""
+    replayed: int = 0
 
     def __post_init__(self) -> None:
         if not self.photos:

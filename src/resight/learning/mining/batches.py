@@ -66,6 +66,32 @@ def balanced_batches(
     return made
 
 
+def replayed_batches(
+    stage: Sampling, labels: NDArray[np.int64], *, replayed: int, share: float, epoch: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """Balanced batches of which a share of the objects, one at least on either side, are of the last ``replayed`` ones.
+
+    An epoch has as many as show about each photo of the others once. Raises RecipeError as ``balanced_batches``.
+    """
+    again = min(max(round(share * stage.classes), 1), stage.classes - 1)
+
+    def of(chosen: NDArray[np.bool_], classes: int, batches: int | None) -> list[NDArray[np.int64]]:
+        rows = balanced_batches(
+            labels[chosen],
+            classes=classes,
+            each=stage.each,
+            epoch=epoch,
+            seed=seed,
+            batches=batches,
+            repeat=stage.repeat,
+        )
+        return [np.flatnonzero(chosen)[own] for own in rows]
+
+    old = labels > labels.max() - replayed
+    new = of(~old, stage.classes - again, stage.batches)
+    return [np.concatenate(both) for both in zip(new, of(old, again, len(new)), strict=True)]
+
+
 def shuffled_batches(n: int, *, size: int, epoch: int, seed: int) -> list[NDArray[np.int64]]:
     """All n photos, once, in an order drawn anew; all batches as large to within one, none above ``size``."""
     order = np.random.default_rng([seed, epoch]).permutation(n)

@@ -152,7 +152,7 @@ def check_settings(settings: "Training", method: str, *, vector: bool = False) -
     """
     learns = settings.learns
     unused: dict[str, object] = {"views": settings.views, "memory": settings.memory, "learns.dropout": learns.dropout}
-    unused |= {"learns.hash_bits": learns.hash_bits}
+    unused |= {"learns.hash_bits": learns.hash_bits, "adversarial": settings.adversarial}
     if not vector:
         unused |= {"learns.exponent": learns.exponent, "learns.projection": learns.projection}
     if given := [name for name, value in unused.items() if value]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resight.describe.describer import Describer
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
 from resight.images.read import digest, load
@@ -14,7 +15,7 @@ from resight.learning.task import Lesson, Phase, Task
 from resight.learning.whiten import How, check_photos, whiten
 from resight.learning.write import check_goes, write_recipe
 from resight.recipes.network_stages import GlobalStage
-from resight.recipes.recipe import Recipe
+from resight.recipes.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
     from resight.learning.settings import Training
@@ -43,7 +44,8 @@ def make(recipe: Recipe, lesson: Lesson) -> EmbeddingTask:
     model = make_model(
         recipe.global_, weights=None, learns=settings.learns, recipe_name=recipe.name, seed=settings.seed
     )
-    return EmbeddingTask(model, lesson)
+    old = None if settings.old is None else Describer(load_recipe(settings.old.recipe))
+    return EmbeddingTask(model, lesson, old)
 
 
 def write(task: Task, recipe: Recipe, lesson: Lesson, into: Path) -> None:
@@ -52,16 +54,24 @@ def write(task: Task, recipe: Recipe, lesson: Lesson, into: Path) -> None:
         raise ValueError("the task is another's")
     photos = lesson.photos
     sketch = PhotoSketch.of(digest(load(str(path))) for path in dict.fromkeys(p.path for p in photos.photos))
-    write_recipe(task.model, recipe, into, trained=trained(lesson), photos=sketch)
-    settings = lesson.settings
+    settings, compatible_with = lesson.settings, ""
+    if settings.old is not None and settings.old.compatible:
+        compatible_with = Describer(load_recipe(settings.old.recipe)).fingerprint
+    named = recipe.model_copy(update={"compatible_with": compatible_with})
+    write_recipe(task.model, named, into, trained=trained(lesson), photos=sketch)
     whiten(into, photos, how=whitening(recipe.global_, settings), seed=settings.seed, dimensions=settings.dimensions)
 
 
 def whitening(stage: GlobalStage, settings: "Training") -> How:
     """What the recipe is whitened with afterwards. Raises RecipeError where settings contradict the recipe."""
     trains = bool(settings.learns.projection or settings.learns.hash_bits)
+    keeps = settings.old is not None and settings.old.compatible > 0
     if settings.whitening == "auto":
-        return "none" if trains or stage.whiten == "none" else "pca"
+        return "none" if trains or keeps or stage.whiten == "none" else "pca"
+    if settings.whitening != "none" and keeps:
+        raise RecipeError(
+            f"whitening = {settings.whitening} would turn the vectors away from the old recipe's: say whitening = none"
+        )
     if settings.whitening != "none" and trains:
         raise RecipeError(
             f"whitening = {settings.whitening}, but a projection or codes are learned with the network: say "

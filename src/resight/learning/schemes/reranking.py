@@ -170,13 +170,17 @@ def pairs_of(batch: Batch) -> Pairs:
 def phases(recipe: Recipe, settings: "Training") -> Sequence[Phase]:
     """One for each [[rerank]] table that learns and has no model yet.
 
-    Raises RecipeError where there is none, or the loss is not the table's.
+    Raises RecipeError where there is none, or the settings do not suit it.
     """
     places = [n for n, stage in enumerate(recipe.rerank) if isinstance(stage, Learns) and not stage.model]
     if not places:
         raise RecipeError(
             f"recipe {recipe.name} has no re-ranking that learns and has no model: give it a table [[rerank]] with "
             'method = "transformer" or "nonmetric" and model = ""'
+        )
+    if settings.adversarial is not None:
+        raise RecipeError(
+            "adversarial alters what a network sees, and re-ranking learns from descriptions: leave it out"
         )
     for place in places:
         if isinstance(recipe.rerank[place], NonMetricStage) and not isinstance(settings.loss, NonMetricLossStage):

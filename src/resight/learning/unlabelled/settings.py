@@ -29,7 +29,7 @@ _CLASSIFIERS = (CrossEntropyStage, ArcFaceStage, CosFaceStage, JointStage)
 _OWN_LOSS = (NeighbourMeanStage, GanStage, AutoencoderStage)
 _OF_NETWORKS = (
     *("loss", "miner", "sampling", "memory", "learns", "augment", "chunk", "side", "fit", "validation_side"),
-    *("views", "views_dtype", "whitening", "dimensions", "readers", "budget"),
+    *("views", "views_dtype", "whitening", "dimensions", "readers", "budget", "adversarial"),
 )
 _TABLE = "unlabelled"
 
@@ -44,6 +44,8 @@ class UnlabelledTraining(Training):
         kind, loss = self.unlabelled.kind, self.loss.kind
         if self.scheme not in ("auto", "embedding"):
             raise ValueError(f"scheme = {self.scheme} learns from labels: leave it out")
+        if self.old is not None:
+            raise ValueError("old is of learning from labels: leave it out")
         if self.whitening == "learned":
             raise ValueError('whitening = "learned" is of labelled pairs: say "pca", "none" or "auto"')
         if isinstance(self.miner, PoolStage):

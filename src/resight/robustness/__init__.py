@@ -1,0 +1,1 @@
+"""How systems stand what is done to pictures: studies beyond clean accuracy (survey §7)."""
