@@ -249,3 +249,7 @@ def test_reduced_sets_ask_the_same_of_smaller_pictures(tmp_path, pictures):
     (source / "gt.json").write_text(json.dumps(truth))
     with pytest.raises(SystemExit, match="boxes in pixels"):
         reduced.reduce_set(source, tmp_path / "other", 64, 80)
+    assert reduced.reduce_photos(source, tmp_path / "photos", 64, 80, every=2) == 2
+    for name in (names[0], names[2]):
+        assert (tmp_path / f"photos/{name}.png").read_bytes() == (tmp_path / f"small/{name}.png").read_bytes()
+    assert len(list((tmp_path / "photos").iterdir())) == 2

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from resight.errors import RecipeError
 from resight.files import replacing
+from resight.parsing import parse_json
 
 _FORMAT = 1
 
@@ -41,7 +42,8 @@ def save_artefact(path: str | Path, kind: str, tensors: Mapping[str, NDArray[Any
     path = Path(path)
     native = {name: _native(tensor) for name, tensor in tensors.items()}
     fingerprint = artefact_fingerprint(kind, native)
-    header = {"format": _FORMAT, "kind": kind, "fingerprint": fingerprint, "meta": dict(meta)}
+    facts = json.loads(json.dumps(dict(meta)))
+    header = {"format": _FORMAT, "kind": kind, "fingerprint": fingerprint, "meta": facts, "sum": _sum(facts)}
     data = save(native, metadata={"resight": json.dumps(header, sort_keys=True)})
     try:
         _write_atomically(path, data)
@@ -81,12 +83,15 @@ def _read(path: Path, wanted: str, *, whole: bool = True) -> tuple[str, dict[str
     if text is None:
         raise RecipeError(f"{path}: not written by resight; make the artefact with `resight fit`")
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         found, version, fingerprint, meta = (header[key] for key in ("kind", "format", "fingerprint", "meta"))
+        sum_ = header.get("sum")  # files of earlier versions have none
     except (ValueError, KeyError, TypeError) as error:
         raise RecipeError(f"{path}: its header is damaged; make the artefact again") from error
     if version != _FORMAT:
         raise RecipeError(f"{path}: format {version}, but this version of resight reads format {_FORMAT}")
+    if not isinstance(found, str) or not isinstance(meta, dict) or (sum_ is not None and sum_ != _sum(meta)):
+        raise RecipeError(f"{path}: its facts are not those that were written; make the artefact again")
     if whole and fingerprint != artefact_fingerprint(found, tensors):
         raise RecipeError(f"{path}: its contents do not match its fingerprint; make the artefact again")
     return found, tensors, meta
@@ -101,6 +106,11 @@ def add_meta(path: str | Path, facts: Mapping[str, Any]) -> None:
     """Write an artefact of any kind anew, with further facts beside it. Raises as loading and saving do."""
     kind, tensors, meta = _read(Path(path), "")
     save_artefact(path, kind, tensors, {**meta, **facts})
+
+
+def _sum(facts: Mapping[str, Any]) -> str:
+    """sha256, in hex, of what lies beside the tensors."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _native(tensor: NDArray[Any]) -> NDArray[Any]:

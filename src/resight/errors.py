@@ -16,12 +16,20 @@ class ImageError(ResightError):
         self.reason = reason
 
 
+class UnreadError(ImageError):
+    """A file that could not be read, whatever it holds: its disk, server or permission failed and may not next time."""
+
+
 class RecipeError(ResightError):
     """A recipe, or an artefact or weights file it names, that is missing, malformed or does not fit."""
 
 
 class CollectionError(ResightError):
     """A collection that is missing, damaged, locked, or does not match what was asked of it."""
+
+
+class LockedError(CollectionError):
+    """A collection that another process writes to just now."""
 
 
 class QueryError(ResightError):

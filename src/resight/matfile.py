@@ -18,7 +18,7 @@ _CELL, _STRUCT, _CHAR = 1, 2, 4
 _NUMERIC = range(6, 16)
 _COMPLEX = 0x0800
 _DEEPEST = 8
-_LARGEST = 1 << 28  # bytes of a decompressed variable
+_LARGEST = 1 << 28  # bytes that all variables together may be decompressed to
 
 
 def load_mat(data: bytes, *, others: bool = False) -> dict[str, Any]:
@@ -33,10 +33,13 @@ def load_mat(data: bytes, *, others: bool = False) -> dict[str, Any]:
     if order is None:
         raise ValueError("it is no MATLAB 5 file")
     reader = _Reader(order, others)
-    variables = {}
+    variables, left = {}, _LARGEST
     try:
         for kind, body in reader.elements(data[128:]):
-            for inner, matrix in [(kind, body)] if kind != _COMPRESSED else reader.elements(_inflated(body)):
+            if kind == _COMPRESSED:
+                unpacked = _inflated(body, left)
+                left -= len(unpacked)
+            for inner, matrix in [(kind, body)] if kind != _COMPRESSED else reader.elements(unpacked):
                 if inner == _MATRIX:
                     name, value = reader.matrix(matrix, 0)
                     variables[name] = value
@@ -45,14 +48,14 @@ def load_mat(data: bytes, *, others: bool = False) -> dict[str, Any]:
     return variables
 
 
-def _inflated(body: bytes) -> bytes:
+def _inflated(body: bytes, most: int) -> bytes:
     stream = zlib.decompressobj()
     try:
-        data = stream.decompress(body, _LARGEST)
+        data = stream.decompress(body, max(1, most))
     except zlib.error as error:
         raise ValueError(f"it is damaged: {error}") from error
     if not stream.eof:
-        raise ValueError("it is cut short, or holds a variable beyond reason")
+        raise ValueError("it is cut short, or holds variables beyond reason")
     return data
 
 

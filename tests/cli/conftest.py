@@ -61,6 +61,13 @@ class AddReport:
 
 
 @dataclass(frozen=True)
+class RepairReport:
+    mended: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Info:
     path: str
     recipe: str
@@ -84,6 +91,7 @@ class FakeCollection:
     calls: ClassVar[list] = []
     report: AddReport | BaseException = AddReport()
     problems: ClassVar[list[str]] = []
+    repaired = RepairReport()
     removed = 1
     behind = None
     origins: ClassVar[dict[int, str]] = {
@@ -111,7 +119,7 @@ class FakeCollection:
         return cls(path, recipe)
 
     @classmethod
-    def open(cls, path, *, write=False):
+    def open(cls, path, *, write=False, recipe=None):
         if str(path) not in cls.existing:
             raise CollectionError(f"{path} is not a collection")
         cls.calls.append(("open", write))
@@ -153,6 +161,10 @@ class FakeCollection:
 
     def verify(self, *, progress=None):
         return self.problems
+
+    def repair(self, *, progress=None):
+        self.calls.append(("repair",))
+        return self.repaired
 
     def export(self, target, *, format):
         self.calls.append(("export", str(target), format))

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,16 @@ def test_verify_exits_with_1_on_problems(resight, fake, monkeypatch):
     monkeypatch.setattr(fake, "problems", ["segment 2: checksum"])
     result = resight("verify", "c")
     assert (result.exit_code, result.stdout) == (1, "segment 2: checksum\n")
+
+
+def test_repair_says_what_came_of_each_and_exits_with_1_where_something_is_left(resight, fake, monkeypatch):
+    result = resight("repair", "c")
+    assert (result.exit_code, result.stdout) == (0, "c is sound\n") and ("open", True) in fake.calls
+    monkeypatch.setattr(fake, "repaired", replace(fake.repaired, mended=("one\n",), lost=("two",), left=("three",)))
+    result = resight("repair", "c")
+    assert (result.exit_code, result.stdout) == (1, "mended:\n  one\\n\nlost:\n  two\nleft:\n  three\n")
+    assert resight("repair", "c", "-q").stdout == "lost:\n  two\nleft:\n  three\n"
+    assert json.loads(resight("repair", "c", "--json").stdout)["left"] == ["three"]
 
 
 def test_export_tells_the_format_from_the_suffix(resight, fake):

@@ -269,3 +269,37 @@ def test_a_picture_in_an_archive_is_read_by_its_origin(tmp_path):
 )
 def test_split_member(origin, parts):
     assert archives.split_member(origin) == parts
+
+
+def test_headers_of_a_tar_are_bounded(tmp_path):
+    """A header that says it is of 64 MB, and is, in a file of 65 kB; and one of 3000 after each other."""
+    long_name = tarfile.TarInfo("a")
+    long_name.type, long_name.size = tarfile.GNUTYPE_LONGNAME, 2**26
+    (tmp_path / "b.tar.gz").write_bytes(gzip.compress(long_name.tobuf() + bytes(2**26)))
+    long_name.size = 512
+    (tmp_path / "c.tar").write_bytes(long_name.tobuf() * 3000)
+    for name in ("b.tar.gz", "c.tar"):
+        names, ((_, reason),) = listing(tmp_path / name)
+        assert names == [] and "headers of a member are of more than 262,144 bytes" in reason
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(b"\xff" * 10 + b"\xfc\0", "negative"), (b"\x80" + b"\x7f" * 11, "cannot be")]
+)
+def test_lengths_that_cannot_be_are_named(tmp_path, size, said):
+    """In base 256, as GNU tar has it: backwards, so that reading on comes round again, and beyond any disk."""
+    first, second = (bytearray(tarfile.TarInfo(name).tobuf()) for name in ("a.jpg", "b.jpg"))
+    second[124:136] = size
+    second[148:156] = b"%06o\0 " % (sum(second[:148]) + 8 * 32 + sum(second[156:]))
+    (tmp_path / "b.tar").write_bytes(first + second + bytes(1024))
+    names, problems = listing(tmp_path / "b.tar")
+    assert names == ["a.jpg"] and any(said in reason for _, reason in problems)
+
+
+def test_a_zip_member_without_a_name_is_passed_over(tmp_path):
+    write_zip(tmp_path / "b.zip", {"a.jpg": b"a", "b.jpg": b"b"})
+    data = bytearray((tmp_path / "b.zip").read_bytes())
+    entry = data.rindex(b"PK\1\2")
+    data[entry + 28 : entry + 34] = struct.pack("<HHH", 0, 0, 5)  # its name is a comment now
+    (tmp_path / "b.zip").write_bytes(data)
+    assert listing(tmp_path / "b.zip") == (["a.jpg"], [])

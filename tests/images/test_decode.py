@@ -315,3 +315,12 @@ def test_mutated_files_are_read_or_named(seed, edits, max_side):
 @pytest.mark.filterwarnings("ignore")
 def test_arbitrary_bytes_are_read_or_named(magic, tail):
     valid_or_named(magic + tail, None)
+
+
+def test_a_palette_that_is_not_there_is_named():
+    """Pillow asserts that there is one."""
+    data = encode(pil(corners(), "P"), "PNG")
+    start = data.index(b"PLTE") - 4
+    length = int.from_bytes(data[start : start + 4], "big")
+    with pytest.raises(ImageError, match="AssertionError"):
+        decode(data[:start] + data[start + length + 12 :], "a")

@@ -247,3 +247,13 @@ def test_patterns_match_what_the_standard_library_matches(tmp_path_factory, file
 def test_importing_needs_neither_network_nor_opencv():
     code = "import sys, resight.images; assert not {'torch', 'cv2', 'faiss'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_pipes_and_devices_named_like_pictures_are_not_passed_over(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.zip")
+    problems = []
+    assert found(tmp_path, on_problem=fail) == [f"{tmp_path}/pipe.jpg", f"{tmp_path}/zero.jpg"]
+    assert found(tmp_path / "pipe.zip", on_problem=lambda *problem: problems.append(problem)) == []
+    assert problems == [(f"{tmp_path}/pipe.zip", "it is not a regular file")]

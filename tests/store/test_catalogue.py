@@ -6,10 +6,11 @@ import sqlite3
 import pytest
 
 from resight.errors import CollectionError
-from resight.store.catalogue import FILE, FORMAT, Catalogue
+from resight.store.catalogue import FILE, Catalogue
+from resight.store.schema import FORMAT, add_functions
 
 COUNT = "SELECT count(*) FROM failures"
-INSERT = "INSERT INTO failures VALUES (?, 'r', 0, 0)"
+INSERT = "INSERT INTO failures (origin, reason, bytes, modified_ns) VALUES (?, 'r', 0, 0)"
 
 
 @pytest.fixture
@@ -68,11 +69,12 @@ def test_a_reader_in_the_middle_of_a_long_list_holds_up_no_writer(folder):
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-from resight.store.catalogue import FORMAT, Catalogue
+from resight.store.catalogue import Catalogue
 writer = Catalogue(Path(sys.argv[1]), write=True)
 writer._db.execute("PRAGMA cache_size = 5")  # so that half of the transaction is in the file before it is committed
 with writer.transaction() as db:
-    db.executemany("INSERT INTO failures VALUES (?, 'r', 0, 0)", [(str(i) * 50,) for i in range(3000)])
+    insert = "INSERT INTO failures (origin, reason, bytes, modified_ns) VALUES (?, 'r', 0, 0)"
+    db.executemany(insert, [(str(i) * 50,) for i in range(3000)])
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -102,10 +104,11 @@ def test_files_that_are_no_catalogue_are_named(tmp_path):
 
 def test_another_format_is_refused(folder):
     db = sqlite3.connect(folder / FILE)
+    add_functions(db)
     db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
     db.commit()
     db.close()
-    with pytest.raises(CollectionError, match="has format 99, this resight reads 2; index it anew"):
+    with pytest.raises(CollectionError, match="has format 99, of a newer resight; this one reads up to 3: install"):
         Catalogue(folder, write=False)
 
 

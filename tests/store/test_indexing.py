@@ -7,14 +7,16 @@ import os
 import shutil
 import zipfile
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from resight.errors import CollectionError
+from resight.errors import CollectionError, UnreadError
 from resight.search.collection import Collection
 from resight.store import indexing
 from resight.store.log import LogWriter
+from resight.store.workers import Outcome
 
 pytestmark = pytest.mark.usefixtures("in_this_process")
 
@@ -176,6 +178,39 @@ def test_an_image_whose_file_is_damaged_is_no_longer_found_but_named(collection,
     save(folder / "a.png", pictures["astronaut"])
     assert add(collection, folder) == {"added": 1, "unchanged": 3}
     assert list(collection.failures()) == [] and best(collection, folder / "a.png") == "a.png"
+
+
+def test_what_a_disk_does_not_give_costs_no_image_and_is_tried_again(collection, folder, in_this_process, monkeypatch):
+    add(collection, folder)
+    before = names(collection)
+    for photo in folder.rglob("*.png"):
+        os.utime(photo, (1, 1))
+    (folder / "new.png").write_bytes((folder / "a.png").read_bytes() + b" ")
+
+    def failing(origin: str) -> bytes:
+        raise UnreadError("the file cannot be read: Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("resight.store.workers.load", failing)
+        for _ in range(2):
+            assert add(collection, folder) == {"failed": 5}
+            assert names(collection) == before and best(collection, folder / "b.png") == "b.png"
+            assert {f.reason for f in collection.failures()} == {"the file cannot be read: Input/output error"}
+    assert add(collection, folder) == {"added": 1, "unchanged": 4}
+    assert names(collection).items() > before.items() and list(collection.failures()) == []
+
+
+def test_a_changed_file_that_takes_too_long_keeps_its_image_and_is_not_tried_again(
+    collection, folder, in_this_process, monkeypatch
+):
+    add(collection, folder)
+    before = names(collection)
+    os.utime(folder / "a.png", (1, 1))
+    with monkeypatch.context() as patch:
+        slow = partial(map, partial(Outcome, reason="took longer than 1 s to read and describe"))
+        patch.setattr("resight.store.indexing.describe_files", lambda sources, *_, **__: (o for o in slow(sources)))
+        assert add(collection, folder) == {"unchanged": 3, "failed": 1}
+    assert add(collection, folder) == {"unchanged": 3, "failed": 1} and names(collection) == before
 
 
 def test_a_name_that_is_no_text_is_a_failure_that_can_be_shown(collection, folder):

@@ -94,3 +94,15 @@ def test_a_missing_or_shortened_file_is_an_error_that_names_it(tmp_path, kind):
     file.unlink()
     with pytest.raises(CollectionError, match=f"{tmp_path}/s: .*`resight refit` rebuilds it"):
         Segment.open(tmp_path / "s")
+
+
+def test_offsets_that_lead_astray_are_found_on_opening(tmp_path):
+    write_segment(tmp_path / "s", [Segment.build([1, 2], encodings(2, 0), BYTES)])
+    file = tmp_path / "s" / "offsets"
+    sound = np.fromfile(file, "<i8")
+    for at, value in ((0, 1), (1, 2**40), (2, -5)):
+        changed = sound.copy()
+        changed[at] = value
+        changed.tofile(file)
+        with pytest.raises(CollectionError, match="is damaged"):
+            Segment.open(tmp_path / "s")

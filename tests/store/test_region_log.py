@@ -55,3 +55,15 @@ def test_a_changed_byte_is_noticed(tmp_path):
     content[3 * 52 + 30] ^= 1  # in a vector of image 9
     file.write_bytes(content)
     assert RegionLog(tmp_path, 2, 5).damaged().tolist() == [9]
+
+
+def test_images_are_dropped_and_described_again_in_their_order(tmp_path):
+    write(tmp_path, {4: 3, 9: 2, 11: 1})
+    reading = RegionLog(tmp_path, 2, 5)
+    before = reading.rows(np.array([4, 9, 11]))
+    RegionLog(tmp_path, 2, 5).drop(np.array([4, 11]))
+    assert RegionLog(tmp_path, 2, 5).ids().tolist() == [9]
+    write(tmp_path, {4: 3, 11: 1})
+    for log in (reading, RegionLog(tmp_path, 2, 5)):
+        for mine, theirs in zip(log.rows(np.array([4, 9, 11])), before, strict=True):
+            np.testing.assert_array_equal(mine, theirs)

@@ -11,6 +11,7 @@ from resight.local.asmk import Encoding, encode, selectivity
 from resight.local.asmk_filter import AsmkFilter
 from resight.search.filters import word_similarity, word_weights
 from resight.search.searcher import Searcher
+from resight.store import encoder as encoder_module
 from resight.store import store as store_module
 from resight.store.check import problems
 from resight.store.log import LogWriter
@@ -100,7 +101,7 @@ def test_images_wait_for_the_codebook_and_are_encoded_in_batches(store, new, mad
     store.add([new(f"/{i}", made_up(i, 30)) for i in range(5)], [("/bad", "why", 1, 2)], None)
     assert store.pending() == 5
     store.start_generation(codebook, {"words": 32})
-    assert list(store.encode_pending(codebook, batch=2)) == [2, 2, 1] and store.pending() == 0
+    assert list(store.encode_pending(batch=2)) == [2, 2, 1] and store.pending() == 0
     query = encoded(made_up, codebook, 3, 30)
     images = [encoded(made_up, codebook, i, 30) for i in range(5)]
     np.testing.assert_allclose(similarities(store, query), brute_force(query, images), rtol=1e-5)
@@ -187,7 +188,7 @@ def no_space(*_: object) -> None:
 PLACES = {
     "features": (LogWriter, "append"),
     "sync": (LogWriter, "sync"),
-    "segment": (store_module, "write_segment"),
+    "segment": (encoder_module, "write_segment"),
     "folder": (store_module, "sync_folder"),
 }
 
@@ -211,13 +212,13 @@ def test_a_full_disk_loses_nothing_and_is_got_over(filled, new, made_up, codeboo
 def test_a_full_disk_while_encoding_is_got_over(store, new, made_up, codebook, monkeypatch):
     store.add([new(f"/{i}", made_up(i, 30)) for i in range(6)], [], None)
     store.start_generation(codebook, {"words": 32})
-    encoding = store.encode_pending(codebook, batch=2)
+    encoding = store.encode_pending(batch=2)
     assert next(encoding) == 2
     with monkeypatch.context() as patch:
         patch.setattr(LogWriter, "sync", no_space)
         with pytest.raises(OSError, match="No space left"):
             next(encoding)
     assert store.pending() == 4 and problems(store, lambda _: None) == []
-    assert list(store.encode_pending(codebook, batch=3)) == [3, 1]
+    assert list(store.encode_pending(batch=3)) == [3, 1]
     images = [encoded(made_up, codebook, i, 30) for i in range(6)]
     np.testing.assert_allclose(similarities(store, images[5]), brute_force(images[5], images), rtol=1e-5)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -17,13 +18,19 @@ def source(path: Path) -> Source:
     return Source(str(path), status.st_size, status.st_mtime_ns)
 
 
-def workers() -> list[psutil.Process]:
-    """Children of this process that wait for files; not the one that multiprocessing keeps for itself."""
-    children = psutil.Process().children()
-    return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+def children() -> set[psutil.Process]:
+    """Of this process, those that wait for work; not the one that multiprocessing keeps for itself."""
+    return {child for child in psutil.Process().children() if "spawn_main" in " ".join(child.cmdline())}
 
 
-def test_outcomes_come_in_order_and_name_what_failed(photos, recipe, tmp_path):
+@pytest.fixture
+def workers() -> Callable[[], set[psutil.Process]]:
+    """Finds the children that were not there when the test began."""
+    before = children()
+    return lambda: children() - before
+
+
+def test_outcomes_come_in_order_and_name_what_failed(photos, recipe, tmp_path, workers):
     (tmp_path / "broken.jpg").write_bytes(b"broken")
     os.mkfifo(tmp_path / "pipe.jpg")  # reading it would wait for ever
     known = photos / "coffee-1.png"
@@ -69,7 +76,7 @@ def test_a_file_that_kills_its_worker_costs_only_itself(large, photos, recipe, r
 
 
 @pytest.mark.parametrize("taken", [0, 1])
-def test_workers_end_when_the_run_is_given_up(photos, recipe, taken):
+def test_workers_end_when_the_run_is_given_up(photos, recipe, taken, workers):
     outcomes = describe_files(map(source, sorted(photos.glob("*.png"))), recipe, frozenset(), workers=2, timeout=60)
     for _ in range(taken):
         assert next(outcomes).reason is None

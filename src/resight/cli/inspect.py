@@ -1,4 +1,4 @@
-"""The verbs that look at a collection as a whole: info, failures, verify, export."""
+"""The verbs of a collection as a whole: info, failures, verify, repair, export."""
 
 from dataclasses import asdict
 from itertools import chain
@@ -78,6 +78,29 @@ def verify(collection: CollectionPath, quiet: Quiet = False) -> None:
         raise typer.Exit(1)
     if not quiet:
         output.line(f"{collection} is sound")
+
+
+def repair(collection: CollectionPath, json: Json = False, quiet: Quiet = False) -> None:
+    """Make again what `resight verify` finds damaged, from the photos and what is sound.
+
+    Exits with 1 if some of it cannot be.
+    """
+    from resight.search.collection import Collection
+
+    with Collection.open(collection, write=True) as opened, Reporter(quiet) as reporter:
+        done = opened.repair(progress=reporter)
+    if json:
+        output.line(output.as_json(asdict(done)))
+    else:
+        for name, lines in asdict(done).items():
+            if lines and not (quiet and name == "mended"):
+                output.line(f"{name}:")
+            for line in lines if not (quiet and name == "mended") else ():
+                output.line(f"  {output.printable(line)}")
+        if not quiet and not done.left:
+            output.line(f"{collection} is sound")
+    if done.left:
+        raise typer.Exit(1)
 
 
 def export(

@@ -66,6 +66,8 @@ def leaderboard(
 
     if page is not None:
         check_folder(page)
+    elif note:
+        raise ResightError("--note is for the head of a page: name one by --page FILE, or leave --note out")
     names = recipe or list(recipe_names())
     plain = [name for name in names if not is_ready(name)]
     if plain and not fit_on:
@@ -80,10 +82,7 @@ def leaderboard(
     with Reporter(quiet) as reporter:
         board = run_leaderboard(chosen, names, kit, into, limit=limit, workers=workers, report=reporter.report)
     if page is not None:
-        try:
-            page.write_text(board.page(note), encoding="utf-8")
-        except OSError as error:
-            raise ResightError(f"cannot write {page}: {error.strerror}; name a file in a writable folder") from error
+        board.write_page(page, note)
     output.line(board.table())
 
 

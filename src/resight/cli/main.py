@@ -4,6 +4,7 @@ Exit codes: 0 done (search: something found), 1 nothing found or problems found,
 130 interrupted.
 """
 
+import faulthandler
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ from resight.cli import (
     study,
     train,
     tune,
+    upgrade,
     weights,
 )
 from resight.cli import metadata as metadata_verbs
@@ -77,10 +79,12 @@ app.command("duplicates")(duplicates.duplicates)
 app.command("failures")(inspect.failures)
 app.command("remove")(index.remove)
 app.command("verify")(inspect.verify)
+app.command("repair")(inspect.repair)
 app.command("export")(inspect.export)
 app.command("rerank")(rerank.rerank)
 app.command("learn-rerank")(rerank.learn_rerank)
 app.command("refit")(index.refit)
+app.command("upgrade")(upgrade.upgrade)
 app.command("serve")(serve.serve)
 app.command("fit")(recipes.fit)
 app.command("train")(train.train)
@@ -124,6 +128,7 @@ def _common(
 
 def main() -> None:
     """The console entry point. File names that are not valid text pass through unchanged."""
+    faulthandler.enable()  # so that a disk that fails beneath a memory map (SIGBUS) does not end this without a word
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         stream.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
     try:

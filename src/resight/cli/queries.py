@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from resight.errors import ImageError, QueryError
 
 if TYPE_CHECKING:
     from resight.images.image import Image
+    from resight.recipes.query_stage import QueryStage
     from resight.search.collection import Collection
     from resight.search.drawing import Box
     from resight.search.ranking import Ranking
@@ -94,6 +95,26 @@ def parse_box(text: str, name: str | None = None) -> "Box":
     return x1, y1, x2, y2
 
 
+def parse_look(turns: int, scales: str | None, merge: str = "max") -> "QueryStage":
+    """How a query is looked at: ``1,0.5`` as scales. Raises QueryError for what [query] of a recipe could not say."""
+    from pydantic import ValidationError
+
+    from resight.recipes.query_stage import QueryStage
+    from resight.recipes.stage import problems
+
+    table = {"turns": turns, "scales": [1.0] if scales is None else scales.split(","), "merge": merge}
+    try:
+        return QueryStage.model_validate(table)
+    except ValidationError as error:
+        raise QueryError(f"looking at the query again: {problems(error, 'query')}") from error
+
+
+def parse_looks(turns: Sequence[int], scales: Sequence[str], merge: str) -> "dict[str, QueryStage]":
+    """``parse_look`` of each number of turns and of each text of scales, by a name."""
+    found = {f"{number} turns": parse_look(number, None, merge) for number in turns}
+    return found | {f"scales {text}": parse_look(1, text, merge) for text in scales}
+
+
 def expand(texts: Iterable[str]) -> Iterator[str]:
     """The queries meant, lists (``@file``, ``@-``) one a line; paths are relative to the list's folder.
 
@@ -161,29 +182,27 @@ def answers(
 
 def without(ranking: "Ranking", image_id: int) -> "Ranking":
     """The ranking less one image."""
-    from resight.search.ranking import Ranking
-
     kept = (ranking.ids != image_id).nonzero()[0]
     evidence = tuple(ranking.evidence[i] for i in kept)
-    return Ranking(ranking.ids[kept], ranking.scores[kept], evidence, ranking.threshold, ranking.calibrated)
+    return replace(ranking, ids=ranking.ids[kept], scores=ranking.scores[kept], evidence=evidence)
 
 
 def _query(text: str) -> "int | str | Image":
     if text == "-":
-        from resight.images.read import decode
+        from resight.images.apart import decode_apart
 
         try:
-            return decode(sys.stdin.buffer.read(), "standard input")
+            return decode_apart(sys.stdin.buffer.read(), "standard input")
         except ImageError as error:
             raise ImageError(f"{text}: {error.reason}") from error
     return selector(text) if text.startswith("id:") else text
 
 
 def _picture(collection: "Collection", query: "int | str | Image") -> "Image | None":
-    from resight.images.read import read_image
+    from resight.images.apart import read_image_apart
     from resight.search.drawing import SIDE
 
     try:
-        return read_image(collection.entry(query).origin if isinstance(query, int) else query, max_side=SIDE)
+        return read_image_apart(collection.entry(query).origin if isinstance(query, int) else query, max_side=SIDE)
     except ImageError:
         return None  # answered from the collection, whose file is gone; the page says so in its place

@@ -43,6 +43,11 @@ def table(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
                 f"  the best has {measure} {ranking.scores[0]:.3f}, a match needs {ranking.threshold:.3f}; "
                 "--all shows it"
             )
+        if ranking.suspect:
+            output.line(
+                f"  suspect: by the filter the first of the matches is only number {ranking.place}: a hard view, or a "
+                "picture altered to mislead it"
+            )
         if shown:
             example = ["example"] if outcome.further else []
             heading = ("rank", "id", measure, "match", "inliers", "box", *example, "path")
@@ -108,6 +113,8 @@ def json(collection: "Collection", outcomes: Iterable[Outcome], everything: bool
     (3×3, query pixels → result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where
     it was not verified. others: the same from inliers to box of further instances in the result.
     threshold: the least score of a match, or null with a recipe that cannot tell matches.
+    filter_rank: of the match that the filter, before verification, ranks first, from 1, or null; suspect: whether it is
+    so low that the two rankings disagree.
     A query of several examples also has ``examples``: query, box and weight of each; and its results ``example``:
     the index there of the one that homography and outline are about, null where they were not verified.
     A query that could not be answered has ``error`` with the reason, and no results.
@@ -130,6 +137,8 @@ def _answer(collection: "Collection", outcome: Outcome, everything: bool) -> dic
         "found": ranking.accepted > 0,
         "calibrated": ranking.calibrated,
         "threshold": ranking.threshold if isfinite(ranking.threshold) else None,
+        "filter_rank": ranking.place,
+        "suspect": ranking.suspect,
         **_examples(outcome),
         "results": [_result(collection, outcome, index) for index in _shown(outcome, everything)],
         "timing": asdict(outcome.timing),

@@ -10,7 +10,7 @@ import typer
 
 from resight.cli import output, results
 from resight.cli.options import Cluster, CollectionPlace, Quiet
-from resight.cli.queries import Scope, answers, expand, parse_box, parse_example
+from resight.cli.queries import Scope, answers, expand, parse_box, parse_example, parse_look
 from resight.errors import QueryError
 
 if TYPE_CHECKING:
@@ -62,6 +62,20 @@ def search(
             "of them; see `resight metadata keys`.",
         ),
     ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Describe queries with another recipe than the collection's, trained to be compatible with it.",
+        ),
+    ] = None,
+    turns: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Look at the query in N turns too, for photos of any orientation; 4 do."),
+    ] = None,
+    scales: Annotated[
+        str | None, typer.Option(metavar="1,S,…", help="Look at the query in smaller sizes too, as in 1,0.7,0.5.")
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare all images, also where `resight tune` has built an index.")
     ] = False,
@@ -88,11 +102,15 @@ def search(
     Exits with 0 if anything was found, 1 if nothing was for any query, 2 if a query or anything else failed, also where
     shards did not answer.
     """
+    from resight.images.apart import start_apart
+    from resight.recipes import load_recipe
     from resight.search.collection import Collection
     from resight.store.where_text import parse_all
 
     if json + csv + (paths or null) > 1:
         raise QueryError("--json, --csv and --paths exclude each other: name one")
+    if recipe is not None and cluster is not None:
+        raise QueryError("--recipe is of a collection on one machine: leave it or --cluster out")
     part = None if box is None else parse_box(box)
     further = [parse_example(text, "--also") for text in also or ()]
     further += [parse_example(text, "--not") for text in unlike or ()]
@@ -103,6 +121,8 @@ def search(
             what = "--box is a part" if part is not None else "--also and --not are examples"
             raise QueryError(f"{what} of one query, and there are {len(texts)}: give one query at a time")
 
+    if not all(text.startswith("id:") for text in query):
+        start_apart()  # while the collection is opened
     kept: list[QueryResult] = []
     found = failed = False
     shards = None if cluster is None else _joined(collection, cluster, patience)
@@ -131,8 +151,11 @@ def search(
                     remark(outcome)
             yield outcome
 
-    with Collection.open(collection) if shards is None else shards as opened:
+    queries_by = None if recipe is None else load_recipe(recipe)
+    with Collection.open(collection, recipe=queries_by) if shards is None else shards as opened:
         scope = Scope(parse_all(where or ()), exact)
+        if turns is not None or scales is not None:
+            opened.query = parse_look(turns or 1, scales)
         outcomes = watched(answers(opened, texts, part, top, pictures=page is not None, further=further, scope=scope))
         if json:
             results.json(opened, outcomes, everything)

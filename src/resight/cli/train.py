@@ -74,6 +74,15 @@ def train(
             "--teacher", metavar="FILE", help="With --procedural: weights of a network to learn from as well."
         ),
     ] = None,
+    old: Annotated[
+        str | None,
+        typer.Option(
+            "--old",
+            metavar="RECIPE",
+            help="Learn vectors that may be compared with this recipe's, so that its collections can be searched by "
+            "the new one; more by --set old.distil=1, old.photos=SET, old.replay=0.5.",
+        ),
+    ] = None,
     weights: Weights = None,
     validate: Annotated[
         Path | None, typer.Option("--validate", metavar="SET", help="A set of other objects, to validate on.")
@@ -144,11 +153,13 @@ def train(
     except ModuleNotFoundError as error:
         raise _lacking(error) from error
     if procedural:
-        _check_alone(recipe=recipe, unlabelled=unlabelled, hold_out=hold_out, mine=mine, weights=weights)
+        _check_alone(recipe=recipe, unlabelled=unlabelled, hold_out=hold_out, mine=mine, weights=weights, old=old)
     elif teacher is not None:
         raise QueryError("--teacher is of --procedural")
     else:
         _check_learned_from(recipe, labelled, unlabelled, validate, hold_out, mine)
+        if unlabelled and old is not None:
+            raise QueryError("--old is of a labelled SET, whose objects the new recipe learns")
     load: Callable[..., Optimisation] = load_settings
     if procedural:
         load = load_procedural_settings
@@ -156,7 +167,7 @@ def train(
         load = partial(load_unlabelled_settings, mining=mine)
     chosen = load(
         settings,
-        changes or (),
+        [*(changes or ()), *([] if old is None else [f"old.recipe={json_module.dumps(old)}"])],
         loss=None if loss is None else {"kind": loss},
         epochs=epochs,
         rate=rate,

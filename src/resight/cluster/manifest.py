@@ -1,15 +1,16 @@
 """The manifest of a collection in shards: which files are its present state. It changes in one step, and last."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from resight.cluster.files import Files
 from resight.errors import CollectionError
+from resight.parsing import parse_json
 from resight.recipes.recipe import Recipe
 
 FILE = "manifest.json"
@@ -67,21 +68,23 @@ class Manifest:
     def from_json(cls, text: bytes | str, name: str) -> Self:
         """Raises CollectionError, naming the file, for anything that ``to_json`` did not write."""
         try:
-            table = dict(json.loads(text))
+            table = dict(parse_json(text))
             if (found := table.pop("format")) != _FORMAT:
                 raise CollectionError(f"{name}: has format {found}, this resight reads {_FORMAT}; index it anew")
-            learned = table.pop("learned")
-            words = learned["words"]
-            return cls(
-                recipe=Recipe.model_validate(table.pop("recipe")),
-                learned=Learned(None if words is None else Words(**words), learned["hash"]),
-                shards=tuple(table.pop("shards")),
-                images=tuple(table.pop("images")),
-                previous=tuple(table.pop("previous")),
-                **table,
-            )
+            if unknown := table.keys() - {field.name for field in fields(cls)}:
+                raise ValueError(f"it has {', '.join(sorted(unknown))}, which is not known")
+            manifest = TypeAdapter(cls).validate_python(table)
+            manifest._check()
         except (ValueError, TypeError, KeyError, ValidationError) as error:
             raise CollectionError(f"{name}: is damaged ({error}); restore a copy or index anew") from error
+        return manifest
+
+    def _check(self) -> None:
+        """Raises ValueError where its parts contradict each other, or it names files outside the collection."""
+        if len(self.shards) != len(self.images) or self.together < 1 or min(self.images, default=0) < 0:
+            raise ValueError("its shards, and how many images they hold, do not fit each other")
+        if strange := [name for name in self.files if name.startswith("/") or {"", ".", ".."} & set(name.split("/"))]:
+            raise ValueError(f"{strange[0]!r} is no file of a collection")
 
     @property
     def files(self) -> frozenset[str]:

@@ -26,12 +26,14 @@ from resight.describe.description import Description
 from resight.embedding.codebook import Codebook
 from resight.errors import CollectionError
 from resight.hashing.function import HashFunction
+from resight.images.archives import ARCHIVE_ERRORS
 from resight.local.hamming_filter import Signer
 from resight.recipes.recipe import Recipe
 from resight.search.filters import word_holders
-from resight.store.catalogue import FILE, FORMAT
+from resight.store.catalogue import FILE
 from resight.store.hash_codes import refresh_codes, set_function
-from resight.store.store import New, Store, read_features
+from resight.store.schema import FORMAT
+from resight.store.store import New, Store
 from resight.store.word_filters import word_filter
 
 _BATCH = 64  # images that are stored together
@@ -110,11 +112,11 @@ def fetch_shard(files: Files, name: str) -> Path:
         if not folder.exists():
             part.rename(folder)
         _forget_others(folder)
-    except tarfile.TarError as error:
-        raise CollectionError(f"{files.url}/{name}: is damaged ({error}); restore a copy or index anew") from error
     except OSError as error:
         if not (folder / FILE).is_file():  # another process was first
             raise CollectionError(f"{folder}: cannot be written: {error.strerror or error}") from error
+    except ARCHIVE_ERRORS as error:
+        raise CollectionError(f"{files.url}/{name}: is damaged ({error}); restore a copy or index anew") from error
     finally:
         archive.unlink(missing_ok=True)
         shutil.rmtree(part, ignore_errors=True)
@@ -191,19 +193,12 @@ def _described(files: Files, recipe: Recipe, members: Sequence[Member], before: 
 
 def stored_description(store: Store, image: int) -> Description:
     """Of an image of a shard, by its id; CollectionError where the shard lacks it."""
-    rows = store.catalogue.rows(
-        "SELECT width, height, features_at, features, vector_at FROM images WHERE id = ?", (image,)
-    )
-    if not rows:
-        raise CollectionError(f"{store.folder}: lacks the image id:{image}; delete this folder, which is a copy")
-    width, height, features_at, features, vector_at = rows[0]
-    local = None
-    if features_at is not None:
-        local = read_features(store.features_log(), features_at, features, store.recipe.local)
-    vector, stage = None, store.recipe.global_
-    if vector_at is not None and stage is not None:
-        vector = store.vectors_log().record(vector_at, 4 * sum(stage.lengths)).view("<f4").copy()
-    return Description((width, height), vector, local)
+    try:
+        return store.description(image)
+    except KeyError:
+        raise CollectionError(
+            f"{store.folder}: lacks the image id:{image}; delete this folder, which is a copy"
+        ) from None
 
 
 def _new(member: Member, description: Description) -> New:

@@ -11,9 +11,10 @@ import numpy as np
 from resight.describe.description import Description
 from resight.describe.local_features import LocalExtractor, load_local
 from resight.errors import RecipeError
-from resight.geometry.boxes import Box, check_box, crop
+from resight.geometry.boxes import Box
+from resight.geometry.parts import Part, read_part, read_parts
+from resight.images.apart import run_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.local.features import LocalFeatures
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe
@@ -23,10 +24,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from resight.describe.global_descriptor import GlobalDescriber
-
-
-Part = tuple[Image, tuple[float, float], tuple[int, int]]
-"""Pixels, the (x, y) of their corner in the upright original, and the original's (width, height)."""
 
 
 def load_global(stage: GlobalStage, recipe: str, engine: str | None = None) -> "GlobalDescriber":
@@ -80,20 +77,10 @@ class Describer:
         has the scale the whole image would have had (PROTOCOLS.md), or finer where `min_crop_side` says so.
         Raises ImageError for an unreadable image and QueryError for a box that is empty or leaves it.
         """
-        if box is None:
-            image = read_image(value, max_side=self.recipe.image.max_side)
-            return image, (0.0, 0.0), image.size
-        original = read_image(value)
-        return *self._part(original, box), original.size
-
-    def _part(self, original: Image, box: Box) -> tuple[Image, tuple[float, float]]:
-        stage = self.recipe.image
-        x1, y1, x2, y2 = check_box(box, original.size, original.origin)
-        scale = min(1.0, stage.max_side / max(original.size))
-        longest = max(x2 - x1, y2 - y1)
-        wanted = round(min(longest, max(longest * scale, min(stage.min_crop_side, stage.max_side))))
-        part, corner = crop(original, box)
-        return read_image(part, max_side=max(1, wanted)), corner
+        image = self.recipe.image
+        if isinstance(value, str | Path):
+            return run_apart(read_part, str(value), box, image.max_side, image.min_crop_side)
+        return read_part(value, box, image.max_side, image.min_crop_side)
 
     def describe_regions(self, value: str | Path, boxes: Sequence[Box]) -> "NDArray[np.float32]":
         """The global descriptor of each box of an image, as ``describe`` makes it, R×D, with the image read once.
@@ -102,9 +89,9 @@ class Describer:
         """
         if self.network is None:
             raise ValueError("the recipe has no global descriptor")
-        original = read_image(value)
-        parts = [self._part(original, box)[0].pixels for box in boxes]
-        return np.stack([self.network.describe(pixels) for pixels in parts])
+        image = self.recipe.image
+        parts = run_apart(read_parts, str(value), boxes, image.max_side, image.min_crop_side)
+        return np.stack([self.network.describe(part.pixels) for part, _, _ in parts])
 
     def describe(
         self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None = None

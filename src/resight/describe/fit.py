@@ -18,8 +18,9 @@ from resight.describe.local_features import load_local
 from resight.embedding.codebook import Codebook, choose_words
 from resight.errors import ImageError, RecipeError
 from resight.fitted import PhotoSketch
+from resight.images.apart import run_apart
 from resight.images.image import Image
-from resight.images.read import decode, digest, load
+from resight.images.read import read_with_digest
 from resight.images.sources import find_sources
 from resight.local.hamming_filter import Signer
 from resight.projection.moments import Moments, running_moments
@@ -114,9 +115,8 @@ def _read(
     """The readable photos. digests: gets the digest of the content of each."""
     for done, origin in enumerate(photos, 1):
         try:
-            data = load(origin)
-            image = decode(data, origin, max_side=max_side)
-            digests.append(digest(data))
+            image, content = run_apart(read_with_digest, origin, max_side)
+            digests.append(content)
             yield image
         except ImageError:
             continue

@@ -69,10 +69,13 @@ class Feeding:
             regions = regions_of(scheme, (width, height), (width, height))
         return Views(tuple(cut(first, regions, self._side(scheme.side))), each=True)
 
-    def _scaled(self, pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
-        height, width = pixels.shape[:2]
+    def size(self, width: int, height: int, scale: float = 1.0) -> tuple[int, int]:
+        """(width, height) that an image of such sides has at one of the branch's scales."""
         factor = scale * min(1.0, self.branch.max_side / max(height, width))
-        return _resized(pixels, (self._side(width * factor), self._side(height * factor)))
+        return self._side(width * factor), self._side(height * factor)
+
+    def _scaled(self, pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+        return _resized(pixels, self.size(pixels.shape[1], pixels.shape[0], scale))
 
     def _side(self, wanted: float) -> int:
         unit = self.multiple

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csc_array, csr_array, vstack
 
 from resight.errors import CollectionError
+from resight.parsing import load_array
 
 _FILES: dict[str, type[np.generic]] = {"size": np.int64, "offsets": np.int64, "rows": np.int32, "weights": np.float32}
 
@@ -164,7 +165,7 @@ def _best(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def _mapped(path: Path, kind: type[np.generic]) -> NDArray[Any]:
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = load_array(path, "r")
     if array.dtype != kind or array.ndim != 1:
         raise ValueError(f"{path.name} holds {array.ndim}-dimensional {array.dtype}, not a list of {np.dtype(kind)}")
     return np.asarray(array)  # as a plain array: slices of np.memmap itself are slow to make

@@ -6,6 +6,7 @@ import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import threading
 import zipfile
@@ -16,19 +17,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol, cast
 
-from resight.errors import ImageError
+from resight.errors import ImageError, UnreadError
 from resight.images.limits import Limits
 
 _SUFFIX = r"\.(?:zip|tar|tgz|tbz2|txz|tar\.(?:gz|bz2|xz))"
 _ARCHIVE = re.compile(rf".*{_SUFFIX}", re.IGNORECASE | re.DOTALL)
 _MEMBER = re.compile(rf"(.*?{_SUFFIX})!/(.+)", re.IGNORECASE | re.DOTALL)
 
+_HEADER_BYTES = 1 << 18
+"""Of a member's headers in a tar: they hold its name and attributes, and a bomb of many gigabytes if it is one."""
+
 ARCHIVE_ERRORS = (
     OSError,
     EOFError,
     ValueError,
-    OverflowError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
     RuntimeError,  # zip: a password is needed; NotImplementedError: an unknown compression
+    struct.error,
     zipfile.BadZipFile,
     tarfile.TarError,
     zlib.error,
@@ -65,11 +74,19 @@ def members(path: str) -> Iterator[Member]:
 
     Raises: ImageError, after the members that could be listed, where the archive is damaged.
     """
-    with _archives.lock:
-        entries, damage = _archives.open(path).entries()
+    entries, damage = listing(path)
     yield from entries
     if damage:
         raise ImageError(damage)
+
+
+def listing(path: str) -> tuple[list[Member], str]:
+    """Every regular file in an archive, in its order, and what is damaged about the rest (empty: nothing).
+
+    Raises: ImageError where not even a part can be listed.
+    """
+    with _archives.lock:
+        return _archives.open(path).entries()
 
 
 def find_member(path: str, name: str) -> Member:
@@ -84,7 +101,8 @@ def find_member(path: str, name: str) -> Member:
 def read_member(path: str, name: str, limits: Limits) -> bytes:
     """The bytes of one member. Compressed tars are read forward: members asked for in order cost one pass.
 
-    Raises: ImageError where the archive is damaged, or the member missing, encrypted, empty or too long.
+    Raises: ImageError where the archive is damaged, or the member missing, encrypted, empty or too long; its
+    UnreadError where the disk does not give the archive.
     """
     try:
         with _archives.lock:
@@ -96,7 +114,7 @@ def read_member(path: str, name: str, limits: Limits) -> bytes:
             limits.check_bytes(member.bytes)
             return archive.read(name)
     except ARCHIVE_ERRORS as error:
-        raise ImageError(f"the archive cannot be read: {_text(error)}") from error
+        raise _problem("the archive cannot be read", error) from error
 
 
 class _Archive(Protocol):
@@ -115,7 +133,7 @@ class _Zip:
         self._zip = zipfile.ZipFile(path)
 
     def entries(self) -> tuple[list[Member], str]:
-        names = dict.fromkeys(self._zip.namelist())  # of members with one name zipfile finds the last
+        names = dict.fromkeys(filter(None, self._zip.namelist()))  # of members with one name zipfile finds the last
         infos = (self._zip.getinfo(name) for name in names)
         links = stat.S_ISLNK
         return [self._member(i) for i in infos if not i.is_dir() and not links(i.external_attr >> 16)], ""
@@ -128,7 +146,7 @@ class _Zip:
 
     def _member(self, info: zipfile.ZipInfo) -> Member:
         encrypted = "the member is encrypted; unpack the archive with its password" if info.flag_bits & 1 else ""
-        return Member(info.filename, info.file_size, encrypted)
+        return Member(info.filename, info.file_size, encrypted or _impossible(info.file_size))
 
     def read(self, name: str) -> bytes:
         return self._zip.read(name)
@@ -151,7 +169,8 @@ class _Tar:
         self._damage = ""
         self._ended = False
         try:
-            self._tar = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115
+            self._headers = _Headers(self._file)
+            self._tar = tarfile.open(fileobj=cast(IO[bytes], self._headers), mode="r:")  # noqa: SIM115
         except BaseException:
             self._file.close()
             raise
@@ -161,7 +180,10 @@ class _Tar:
     def _index_until(self, name: str | None) -> None:
         while not self._ended and (name is None or name not in self._index):
             try:
+                self._headers.left, before = _HEADER_BYTES, self._tar.offset
                 info = self._tar.next()
+                if self._tar.offset < before:  # it would come round to the same member again and again
+                    raise tarfile.ReadError("a member of negative length")
                 if info is None:
                     self._ended = True
                     self._damage = self._trailing_damage()
@@ -180,13 +202,14 @@ class _Tar:
 
     def entries(self) -> tuple[list[Member], str]:
         self._index_until(None)
-        return [Member(name, size) for name, (_, size) in self._index.items()], self._damage
+        return [Member(name, size, _impossible(size)) for name, (_, size) in self._index.items()], self._damage
 
     def find(self, name: str) -> Member:
         self._index_until(name)
         if name not in self._index:
             raise ImageError(self._damage or "the archive has no such member")
-        return Member(name, self._index[name][1])
+        size = self._index[name][1]
+        return Member(name, size, _impossible(size))
 
     def read(self, name: str) -> bytes:
         offset, size = self._index[name]
@@ -199,6 +222,30 @@ class _Tar:
     def close(self) -> None:
         self._tar.close()
         self._file.close()
+
+
+class _Headers:
+    """A tar's stream as tarfile reads it: headers alone, which it takes to be as long as they say."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.left = _HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        self.left -= size
+        if size < 0 or self.left < 0:
+            raise tarfile.ReadError(f"the headers of a member are of more than {_HEADER_BYTES:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _impossible(size: int) -> str:
+    return "" if 0 <= size < 2**63 else f"the archive gives it a length of {size} bytes, which cannot be"
 
 
 def _decompressed(path: str) -> IO[bytes]:
@@ -225,6 +272,8 @@ class _OpenArchives:
         """The archive, reopened where it has changed on disk; call with the lock held."""
         try:
             status = Path(path).stat()
+            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait for ever
+                raise ImageError("it is not a regular file")
             version = (status.st_mtime_ns, status.st_size)
             known = self._open.pop(path, None)
             if known and known[0] != version:
@@ -232,11 +281,17 @@ class _OpenArchives:
                 known = None
             archive = known[1] if known else _Zip(path) if path.lower().endswith(".zip") else _Tar(path)
         except ARCHIVE_ERRORS as error:
-            raise ImageError(f"the archive cannot be opened: {_text(error)}") from error
+            raise _problem("the archive cannot be opened", error) from error
         self._open[path] = version, archive
         if len(self._open) > self._capacity:
             self._open.popitem(last=False)[1][1].close()
         return archive
+
+
+def _problem(what: str, error: Exception) -> ImageError:
+    """Of the disk, which has a number, or of what the archive holds."""
+    kind = UnreadError if isinstance(error, OSError) and error.errno is not None else ImageError
+    return kind(f"{what}: {_text(error)}")
 
 
 def _text(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What decoders do with damaged bytes."""
+"""What decoders, and those who unpack archives, do with damaged bytes."""
 
 import struct
 import zlib
@@ -12,11 +12,19 @@ DECODER_ERRORS = (
     EOFError,
     LookupError,
     TypeError,
-    OverflowError,
     RuntimeError,
+    AssertionError,
+    AttributeError,
+    ArithmeticError,
     MemoryError,
     struct.error,
     zlib.error,
     PIL.Image.DecompressionBombError,
 )
-"""What Pillow's decoders raise on damaged input. They validate late, hence TypeError and LookupError."""
+"""What Pillow's decoders raise on damaged input. They validate late, hence TypeError, LookupError and the like."""
+
+
+def unforeseen(error: Exception) -> str:
+    """The reason of a file that made its reader raise what nothing here expects: it must not cost the others."""
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return f"its reader failed in an unforeseen way; please report it ({said})"

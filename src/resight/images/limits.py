@@ -9,8 +9,8 @@ from resight.errors import ImageError
 class Limits:
     """Bounds on one encoded picture.
 
-    pixels: width × height in the header; the default admits a 200-megapixel phone photo. Pillow needs about
-        4 bytes a pixel to decode, so the default bounds a decode at about 1 GB.
+    pixels: width × height in the header; the default admits a 200-megapixel phone photo. Decoding takes 4 bytes a
+        pixel (JPEG; far less where it is reduced) to 16 (WebP), so 1 to 3 GB; ``resight.processes.MEMORY`` ends it.
     bytes: length of the encoded file, also of a member that is read out of an archive.
 
     There is no bound on frames: of an animation or a multi-page file only the first frame is ever decoded.

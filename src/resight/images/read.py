@@ -22,7 +22,7 @@ from PIL import (  # noqa: F401  (each import registers the decoder that `_open`
 )
 from PIL.ImageFile import ImageFile
 
-from resight.errors import ImageError
+from resight.errors import ImageError, UnreadError
 from resight.images.archives import read_member, split_member
 from resight.images.damage import DECODER_ERRORS
 from resight.images.image import Image
@@ -75,7 +75,8 @@ def load(origin: str, *, limit: int = _DEFAULT.bytes) -> bytes:
 
     A few archives stay open between calls, so members are best asked for archive by archive, in order.
 
-    Raises: ImageError where it is missing, unreadable, empty, not a regular file, or longer than ``limit``.
+    Raises: ImageError where it is empty, not a regular file, or longer than ``limit``; its UnreadError where it is
+    missing or cannot be read.
     """
     limits = Limits(bytes=limit)
     member = split_member(origin)
@@ -89,12 +90,13 @@ def load(origin: str, *, limit: int = _DEFAULT.bytes) -> bytes:
         with Path(origin).open("rb") as file:
             data = file.read(limit + 1)  # it may have grown since
     except (FileNotFoundError, NotADirectoryError):
-        raise ImageError("the file does not exist") from None
+        raise UnreadError("the file does not exist") from None
     except PermissionError:
-        raise ImageError("no permission to read the file") from None
-    except (OSError, ValueError) as error:  # ValueError: a NUL or an unencodable character in the name
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageError(f"the file cannot be read: {reason}") from error
+        raise UnreadError("no permission to read the file") from None
+    except OSError as error:
+        raise UnreadError(f"the file cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a NUL or an unencodable character in the name
+        raise ImageError(f"the file cannot be read: {error}") from error
     limits.check_bytes(len(data))
     return data
 
@@ -132,6 +134,12 @@ def read_image(
     return decode(load(origin, limit=limits.bytes), origin, max_side=max_side, limits=limits)
 
 
+def read_with_digest(origin: str, max_side: int | None = None) -> tuple[Image, str]:
+    """The picture at an origin, and the ``digest`` of its file. Raises as ``read_image``."""
+    data = load(origin)
+    return decode(data, origin, max_side=max_side), digest(data)
+
+
 def digest(data: bytes) -> str:
     """A content hash: BLAKE2b of 16 bytes, as 32 hexadecimal digits."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -142,6 +150,14 @@ def thumbnail_jpeg(image: Image, side: int, quality: int = 80) -> bytes:
     buffer = io.BytesIO()
     PIL.Image.fromarray(_shrunk(image, side).pixels).save(buffer, "JPEG", quality=quality, optimize=True)
     return buffer.getvalue()
+
+
+def thumbnail_of(origin: str, content: str, side: int, quality: int, limits: Limits = _DEFAULT) -> bytes:
+    """``thumbnail_jpeg`` of what is at an origin; ImageError as for ``read_image``, and where its digest is another."""
+    data = load(origin, limit=limits.bytes)
+    if digest(data) != content:
+        raise ImageError("it has changed since it was indexed; index its folder again")
+    return thumbnail_jpeg(decode(data, origin, max_side=side, limits=limits), side, quality)
 
 
 @contextmanager
@@ -176,7 +192,7 @@ def _open(data: bytes) -> ImageFile:
             return factory(io.BytesIO(data), "")
         except SyntaxError as error:
             if not heif:  # mif1 and msf1 hold AVIF or HEIF
-                raise ImageError(f"not a readable {name} file: {error}") from error
+                raise ImageError(f"not a readable {name} file: {_said(error)}") from error
     if heif:
         return _open_heif(data)
     raise ImageError("not an image (JPEG, PNG, WebP, TIFF, GIF, BMP, AVIF or HEIC)")
@@ -271,5 +287,10 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
     if isinstance(error, PIL.Image.DecompressionBombError):
-        return f"too many pixels; save it smaller: {error}"
-    return f"damaged or truncated: {error}" if str(error) else f"damaged or truncated ({type(error).__name__})"
+        return f"too many pixels; save it smaller: {_said(error)}"
+    return f"damaged or truncated: {_said(error)}" if str(error) else f"damaged or truncated ({type(error).__name__})"
+
+
+def _said(error: BaseException) -> str:
+    """A decoder's message in one line of bounded length."""
+    return " ".join(str(error).split())[:300]

@@ -11,7 +11,8 @@ from pathlib import Path, PurePath
 from typing import Literal
 
 from resight.errors import ImageError, ResightError
-from resight.images.archives import find_member, is_archive, members, split_member
+from resight.images.apart import find_member_apart, listing_apart
+from resight.images.archives import is_archive, split_member
 
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff", ".gif", ".bmp"}
@@ -163,7 +164,7 @@ def _single(root: _Root) -> Source:
         status = Path(root.path).stat()
         return Source(root.path, status.st_size, status.st_mtime_ns)
     archive, _, name = root.path.partition("!/")
-    return Source(root.path, find_member(archive, name).bytes, Path(archive).stat().st_mtime_ns)
+    return Source(root.path, find_member_apart(archive, name).bytes, Path(archive).stat().st_mtime_ns)
 
 
 def _lines(root: _Root) -> Iterator[_Root]:
@@ -194,7 +195,7 @@ def _walk(
         try:
             if entry.is_dir():
                 stack.append(iter(_entries(entry.path, visited, on_problem)))
-            elif wanted(entry.path) and (entry.is_file() or entry.is_symlink()):
+            elif wanted(entry.path):  # also a pipe or a device, so that reading it says what it is
                 status = entry.stat()
                 yield Source(entry.path, status.st_size, status.st_mtime_ns)
         except OSError as error:  # a link to nowhere, or a file that was removed meanwhile
@@ -217,7 +218,8 @@ def _entries(folder: str, visited: set[tuple[int, int]], on_problem: OnProblem) 
 def _in_archive(path: str, on_problem: OnProblem) -> Iterator[Source]:
     try:
         modified = Path(path).stat().st_mtime_ns
-        for member in members(path):
+        listed, damage = listing_apart(path)
+        for member in listed:
             origin = f"{path}!/{member.name}"
             if not _is_visible_member(member.name):
                 continue
@@ -225,6 +227,8 @@ def _in_archive(path: str, on_problem: OnProblem) -> Iterator[Source]:
                 on_problem(origin, member.problem)
             else:
                 yield Source(origin, member.bytes, modified)
+        if damage:
+            on_problem(path, damage)
     except ImageError as error:
         on_problem(path, error.reason)
     except OSError as error:

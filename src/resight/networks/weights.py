@@ -6,10 +6,9 @@ values and NumPy arrays.
 """
 
 import hashlib
-import json
 import pickle
 import re
-import zipfile
+import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +20,24 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from resight.errors import RecipeError
+from resight.parsing import load_arrays, parse_json
 
 _SHOWN = 5
 _WRAPPERS = ("state_dict", "model", "model_state")
+_TORCH_ERRORS = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    OverflowError,
+    MemoryError,
+    struct.error,
+)
+"""What torch.load raises for damaged files, beside pickle's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +141,7 @@ def read_batchnorm_eps(weights: str | Path) -> float | None:
     if not path.is_file():
         return None
     try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
+        meta = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RecipeError(f"{path}: cannot be read as JSON: {error}") from error
     eps = meta.get("bn_eps") if isinstance(meta, dict) else None
@@ -145,10 +159,8 @@ def set_batchnorm_eps(network: nn.Module, eps: float) -> None:
 
 def _load_npz(path: Path) -> dict[str, Tensor]:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    # np.load says ValueError of pickled members; from_numpy says TypeError of strings.
-    except (OSError, ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        return {name: torch.from_numpy(array) for name, array in load_arrays(path).items()}
+    except (OSError, ValueError, TypeError) as error:  # TypeError: of strings
         raise RecipeError(f"{path}: not a readable .npz of plain numeric arrays: {error}") from error
 
 
@@ -161,14 +173,20 @@ def _load_safetensors(path: Path) -> Checkpoint:
         raise RecipeError(f"{path}: not a readable safetensors file: {error}") from error
 
 
-def _load_pytorch(path: Path) -> Checkpoint:
+def unpickled(path: Path) -> Any:
+    """What a PyTorch checkpoint of tensors, plain values and NumPy arrays holds; raises as ``read_checkpoint``."""
     try:
         with torch.serialization.safe_globals(_numpy_globals()):
-            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise RecipeError(f"{path}: {_refusal(str(error))}") from error
-    except (OSError, RuntimeError, ValueError, TypeError, EOFError, LookupError) as error:
-        raise RecipeError(f"{path}: not a readable PyTorch checkpoint: {error}") from error
+    except _TORCH_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise RecipeError(f"{path}: not a readable PyTorch checkpoint: {reason}") from error
+
+
+def _load_pytorch(path: Path) -> Checkpoint:
+    loaded = unpickled(path)
     facts: dict[str, Any] = {}
     for key in _WRAPPERS:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(key), Mapping):
@@ -191,8 +209,11 @@ def _numpy_globals() -> list[Any]:
 
 def _refusal(reason: str) -> str:
     """Why an unpickling was refused, and how to go on."""
-    classes = sorted(set(re.findall(r"GLOBAL ([\w.]+)", reason)))
-    what = f" ({', '.join(classes)})" if classes else f": {reason.strip().splitlines()[-1]}"
+    classes = sorted(set(re.findall(r"(?:GLOBAL |<class ')([\w.]+)", reason)))
+    if not classes:
+        said = reason.partition("WeightsUnpickler error:")[2].strip().splitlines() or [reason.strip()]
+        return f"not a readable PyTorch checkpoint ({said[0]}): get it again, or save it anew with torch.save"
+    what = f" ({', '.join(classes)})"
     whitening = (
         " A scikit-learn whitening is not carried over: learn one with `resight fit`." if "sklearn" in what else ""
     )

@@ -15,17 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from resight.describe.describer import Describer, Part
+from resight.describe.describer import Describer
 from resight.describe.description import Description
 from resight.errors import CollectionError, ImageError, QueryError, ResightError
 from resight.fitted import Fitted
 from resight.geometry.boxes import Box, check_box
+from resight.geometry.parts import Part
 from resight.images.image import Image
+from resight.recipes.query_stage import QueryStage
 from resight.recipes.recipe import Recipe, load_recipe
 from resight.search.duplicates import OVERLAP, Cluster, clusters, find_duplicates
 from resight.search.examples import DescribedExample, Example, check_wanted
 from resight.search.index_tuning import Tuned, Wanted
 from resight.search.index_tuning import tune as tune_index
+from resight.search.query_views import describe_views
 from resight.search.ranking import Ranking
 from resight.search.regions import describe_regions
 from resight.search.searcher import Heard, Searcher, Timing
@@ -35,13 +38,15 @@ from resight.store.check import problems
 from resight.store.duplicates import Decision, decide, decisions, pairs, uncompared
 from resight.store.engines import EngineState
 from resight.store.facts import Value
-from resight.store.hash_codes import hash_function, refresh_codes
+from resight.store.hash_codes import growth, hash_function, refresh_codes
 from resight.store.importing import ImportReport, import_sidecar
 from resight.store.indexing import AddReport, Progress
 from resight.store.matching import matching_ids
 from resight.store.metadata import Key
 from resight.store.qdrant_engine import Codes
+from resight.store.repair import RepairReport, repair
 from resight.store.store import Store, writing
+from resight.store.successor import under_way
 from resight.store.vector_indexing import refresh_index
 from resight.store.where import Where
 
@@ -82,6 +87,7 @@ class Collection:
         self._searcher: Searcher | None = None
         self.behind: str | None = None
         """What the last writing could not tell the collection's vector database, and what to do, in words."""
+        self._query = store.recipe.query
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -104,15 +110,17 @@ class Collection:
     def open(cls, path: str | Path, *, write: bool = False, recipe: Recipe | None = None) -> Self:
         """An existing collection.
 
-        recipe: what queries will be described with, by default the collection's own. Raises CollectionError if it is
-        another than the collection's, or if there is no collection, it is damaged, or another process writes to it.
+        recipe: what queries will be described with, by default the collection's own; another that was trained to be
+        compatible with it only for reading. Raises CollectionError if it is another than those, or if there is no
+        collection, it is damaged, or another process writes to it.
         """
         store = Store(Path(path), write=write)
-        if recipe is not None and recipe.fingerprint != store.recipe.fingerprint:
+        other = recipe is not None and recipe.fingerprint != store.recipe.fingerprint
+        if recipe is not None and other and (write or recipe.compatible_with != store.fingerprint):
             store.close()
             raise CollectionError(
                 f"{path}: was made with recipe {store.recipe.name}, and descriptors of {recipe.name} cannot be "
-                f"compared with its own; search it without naming a recipe, or index the photos with {recipe.name}"
+                f"compared with its own; search it without naming a recipe, or `resight upgrade {path}` to it"
             )
         return cls(store, Describer(recipe or store.recipe))
 
@@ -132,13 +140,29 @@ class Collection:
         ``open`` and as a search would.
         """
         store = Store(self._store.folder, write=False)
-        again = type(self)(store, self._describer if store.recipe == self.recipe else Describer(store.recipe))
+        same = (store.recipe, store.fingerprint) == (self.recipe, self.fingerprint)
+        again = type(self)(store, self._describer if same else Describer(store.recipe))
+        if same:
+            again._query = self._query
         try:
             again._open_searcher().warm()
         except BaseException:
             again.close()
             raise
         return again
+
+    def follow(self) -> bool:
+        """Take up the recipe that another process has upgraded the collection to since; whether there was one.
+
+        Without it a search that has begun, and those after it, go on with what this has loaded.
+        """
+        if not self._store.is_outdated:
+            return False
+        # The one before is not closed, as other threads may be reading it.
+        self._store = Store(self._store.folder, write=False)
+        self._describer, self._searcher = Describer(self._store.recipe), None
+        self._query = self._store.recipe.query
+        return True
 
     def __enter__(self) -> Self:
         return self
@@ -155,9 +179,23 @@ class Collection:
         return self._store.recipe
 
     @property
+    def query(self) -> QueryStage | None:
+        """How a query is looked at more than once; what the recipe says, until it is set to something else.
+
+        Setting it raises QueryError where the recipe has no room for it.
+        """
+        return self._query
+
+    @query.setter
+    def query(self, stage: QueryStage | None) -> None:
+        if stage is not None and (why := self.recipe.obstacle(stage)):
+            raise QueryError(f"recipe {self.recipe.name}: {why}")
+        self._query = stage
+
+    @property
     def fingerprint(self) -> str:
         """sha256, in hex, of the recipe, its weights and its learned parts."""
-        return str(self._store.catalogue.get("fingerprint"))
+        return self._store.fingerprint
 
     def add(
         self,
@@ -175,8 +213,9 @@ class Collection:
             self._check_fingerprint()
         self._searcher = None
         report = indexing.add(self._store, self._describer, paths, workers=workers, progress=progress)
-        self._make_ready(progress)
-        return replace(report, advice=" ".join(filter(None, (report.advice, self.behind))) or None)
+        self.make_ready(progress)
+        advice = report.advice, growth(self._store), self.behind
+        return replace(report, advice=" ".join(filter(None, advice)) or None)
 
     def remove(self, selectors: Iterable[int | str], *, missing: bool = False) -> int:
         """Forget images: by id, by origin, or all under a folder or archive; with `missing` all whose file is gone.
@@ -192,7 +231,7 @@ class Collection:
         with writing(self._store.folder):
             self._store.remove(sorted(ids))
         self._searcher = None
-        self._make_ready(None)
+        self.make_ready(None)
         return len(ids)
 
     def search(
@@ -227,13 +266,13 @@ class Collection:
         """As ``search``, and what it cost."""
         self._open_searcher()
         began = time.perf_counter()
-        description = self._described(query, box)
+        found = self._stored_or_read(query, box)
+        description, views = (found, ()) if isinstance(found, Description) else self._views_of([found])[0]
         if box is not None:
             box = check_box(box, description.size, str(query))
+        example = DescribedExample(description, box, views=views)
         described = time.perf_counter() - began
-        return self.rank_described(
-            [DescribedExample(description, box)], top=top, where=where, exact=exact, described=described
-        )
+        return self.rank_described([example], top=top, where=where, exact=exact, described=described)
 
     def search_examples(
         self, examples: Sequence[Example], *, top: int | None = None, where: Where | None = None, exact: bool = False
@@ -272,18 +311,24 @@ class Collection:
         self._open_searcher()
         read = [self._read_query(examples) for examples in queries]
         parts = [part for found in read if isinstance(found, list) for part in found if isinstance(part, tuple)]
-        described = iter(self._describer.describe_read(parts))
+        described = iter(self._views_of(parts))
         answers: list[list[DescribedExample] | ResightError] = []
         for examples, found in zip(queries, read, strict=True):
             if isinstance(found, ResightError):
                 answers.append(found)
                 continue
-            own = [part if isinstance(part, Description) else next(described) for part in found]
+            own = [(part, ()) if isinstance(part, Description) else next(described) for part in found]
             boxes = [
-                None if e.box is None else check_box(e.box, d.size, e.name) for e, d in zip(examples, own, strict=True)
+                None if e.box is None else check_box(e.box, d.size, e.name)
+                for e, (d, _) in zip(examples, own, strict=True)
             ]
-            answers.append([DescribedExample(d, box, e.weight) for e, d, box in zip(examples, own, boxes, strict=True)])
+            answers.append(
+                [DescribedExample(d, box, e.weight, v) for e, (d, v), box in zip(examples, own, boxes, strict=True)]
+            )
         return answers
+
+    def _views_of(self, parts: Sequence[Part]) -> list[tuple[Description, tuple[Description, ...]]]:
+        return describe_views(self._describer, parts, self._query)
 
     def rank_described(
         self,
@@ -405,7 +450,7 @@ class Collection:
             engines.drop_engine(self._store, delete=delete)
         self._searcher = None
 
-    def _make_ready(self, progress: Callable[[Progress], None] | None) -> None:
+    def make_ready(self, progress: Callable[[Progress], None] | None) -> None:
         """Build what [hash], [[rerank]] and the index need for the images there are, so that no search waits for it."""
         with writing(self._store.folder):
             refresh_codes(self._store, progress or (lambda _: None))
@@ -419,8 +464,16 @@ class Collection:
             self._searcher = searcher
 
     def _open_searcher(self) -> Searcher:
-        if self._searcher is None:
-            self._searcher = Searcher(self._store)
+        while self._searcher is None:
+            self.follow()
+            try:
+                made = Searcher(self._store)
+            except CollectionError:
+                if not self._store.is_outdated:
+                    raise
+                continue
+            if not self._store.is_outdated:  # so that what it has opened is all of one recipe
+                self._searcher = made
         return self._searcher
 
     def _described(
@@ -440,7 +493,7 @@ class Collection:
                 raise QueryError(
                     f"id:{query}: there is no image with this id; `resight export` lists the ids"
                 ) from None
-            if box is None:
+            if box is None and self._query is None:  # of further views nothing is stored
                 return searcher.stored(position)
             query = self.entry(query).origin
         if self.recipe.global_ is not None:
@@ -539,9 +592,15 @@ class Collection:
             bytes_per_image=on_disk / max(1, len(self)),
             codebook=store.catalogue.get("codebook"),
             index=store.catalogue.get("index"),
-            advice=indexing.advice(store),
+            advice=" ".join(filter(None, (indexing.advice(store), growth(store), self._begun()))) or None,
             **{name: int(store.catalogue.rows(sql)[0][0]) for name, sql in count.items()},
         )
+
+    def _begun(self) -> str | None:
+        """What to know of an upgrade that has been begun, in words."""
+        if (state := under_way(self._store)) is None:
+            return None
+        return f"An upgrade was begun ({state}); `resight upgrade` with that recipe goes on with it."
 
     def find_duplicates(self, *, again: bool = False, progress: Callable[[Progress], None] | None = None) -> int:
         """Look for near-duplicates of what was added since the last time; see ``resight.search.duplicates``."""
@@ -570,6 +629,19 @@ class Collection:
     def verify(self, *, progress: Callable[[Progress], None] | None = None) -> list[str]:
         """What is damaged in the collection's files, in words; empty if it is sound."""
         return problems(self._store, progress or (lambda _: None))
+
+    def repair(self, *, progress: Callable[[Progress], None] | None = None) -> RepairReport:
+        """Make again what is damaged and can be made again; see ``resight.store.repair.repair``.
+
+        Raises CollectionError where the catalogue itself is beyond mending, or what descriptors are made with is not
+        what it was.
+        """
+        self._writable()
+        if self.recipe.global_ is not None:
+            self._check_fingerprint()
+        self._searcher = None
+        with writing(self._store.folder):
+            return repair(self._store, self._describer, progress or (lambda _: None), lambda: self.make_ready(progress))
 
     def export(self, target: str | Path, *, format: str) -> int:
         """Write the catalogue (csv, json) or ids, paths and global descriptors (npz, safetensors); how many images.
@@ -638,6 +710,8 @@ class Collection:
     def _selected(self, selector: int | str) -> set[int]:
         if isinstance(selector, int):
             return {selector} if self._store.catalogue.rows("SELECT 1 FROM images WHERE id = ?", (selector,)) else set()
+        if any("\ud800" <= letter <= "\udfff" for letter in selector):
+            return set()  # no name that is no Unicode was ever indexed
         prefix = selector.rstrip("/")
         within = [f"{prefix}/", f"{prefix}!/"]
         rows = self._store.catalogue.rows(
@@ -651,8 +725,7 @@ class Collection:
             raise CollectionError(f"{self._store.folder}: is open for reading; open it with write=True")
 
     def _check_fingerprint(self) -> None:
-        now = self._describer.fingerprint
-        if now != self.fingerprint:
+        if self.fingerprint not in (self._describer.fingerprint, self._describer.recipe.compatible_with):
             raise CollectionError(
                 f"{self._store.folder}: was made with other weights or learned parts than recipe {self.recipe.name} "
                 "has now, and their descriptors cannot be compared; restore those files, or index into a new collection"
@@ -669,7 +742,8 @@ def _entry(row: tuple[Any, ...]) -> Entry:
 def _bytes_under(folder: Path) -> int:
     """Bytes of the files under a folder from which a writer may just be deleting some."""
     total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
+    for inner, _, names in os.walk(folder):  # which passes over folders that are gone
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += Path(inner, name).stat().st_size
     return total

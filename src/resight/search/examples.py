@@ -63,11 +63,15 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class DescribedExample:
-    """An example as a search takes it: what the recipe says of its box, or of all of it."""
+    """An example as a search takes it: what the recipe says of its box, or of all of it.
+
+    views: what it says of the same turned or smaller, local features in the frame of the first.
+    """
 
     description: Description
     box: Box | None = None
     weight: float = 1.0
+    views: tuple[Description, ...] = ()
 
 
 def check_wanted(weights: Sequence[float]) -> None:

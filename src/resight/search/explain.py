@@ -18,8 +18,8 @@ from resight.describe.describer import Describer
 from resight.errors import CollectionError, ImageError, QueryError, RecipeError, ResightError
 from resight.features.fusion import fuse
 from resight.geometry.boxes import Box
+from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.search.drawing import GAP, SIDE, Pane, define, escape, pair
 from resight.search.ranking import Evidence, Ranking
 
@@ -106,7 +106,7 @@ def _read(
     origin = entry.origin if entry else str(query)
     try:
         part, corner, size = describer.read(origin, box)
-        picture = read_image(part if box is None else origin, max_side=SIDE)
+        picture = read_image_apart(part if box is None else origin, max_side=SIDE)
     except ImageError as error:
         raise QueryError(f"{origin}: {error.reason}") from error
     if entry and entry.size != size:

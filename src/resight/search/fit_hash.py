@@ -14,8 +14,8 @@ from resight.fitted import PhotoSketch
 from resight.geometry.turning import turn
 from resight.hashing.function import HashFunction
 from resight.hashing.methods import check_bits, fit_method, wanted_method
+from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.recipes.embeddings import GmpStage
 from resight.recipes.recipe import Recipe
 from resight.search.vectors import StoredVectors, read_vectors
@@ -169,7 +169,7 @@ def _regional(stored: StoredVectors, collection: str | Path) -> _Lesson:
                 'method = "patches"'
             )
         # The finest grid has the squares of the others too.
-        ids, _, vectors = RegionLog(store.folder, levels[-1], stored.x.shape[1]).rows(stored.ids)
+        ids, _, vectors = RegionLog(store.data, levels[-1], stored.x.shape[1]).rows(stored.ids)
     regions = np.split(vectors, np.flatnonzero(np.diff(ids)) + 1)
     return _Lesson(stored, regions, how=f", {len(vectors):,} regions of them")
 
@@ -215,7 +215,7 @@ def _images(stored: StoredVectors, recipe: Recipe, kept: list[int], phase: str, 
     """The photos that can be read, as they were described. kept: gets their places."""
     for place, origin in enumerate(stored.origins):
         try:
-            image = read_image(origin, max_side=recipe.image.max_side)
+            image = read_image_apart(origin, max_side=recipe.image.max_side)
         except ImageError:
             continue
         finally:

@@ -47,6 +47,7 @@ class Nearest:
             return self.exact(queries, k)
         parts = [self._scan(queries, self._fresh, k)] if len(self._fresh) else []
         asked = math.ceil(k * engine.choice.depth * len(engine) / old)
+        self._log.check()
         while True:
             if asked * _SHARE >= len(engine):
                 return self.exact(queries, k)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resight.errors import ImageError, ResightError
+from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.search.drawing import SIDE, Box, Pane, define, escape, overlay, pair, query_box
 from resight.search.ranking import Evidence, Ranking
 
@@ -192,7 +192,7 @@ def _card(
 
 def _read(origin: str, key: str, size: tuple[int, int]) -> tuple[Pane, Image | None]:
     try:
-        picture = read_image(origin, max_side=SIDE)
+        picture = read_image_apart(origin, max_side=SIDE)
     except ImageError as error:
         return Pane(key, size, error.reason), None
     if picture.size != size:

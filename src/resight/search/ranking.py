@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.search.agreement import is_suspect
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
@@ -44,6 +46,8 @@ class Ranking:
         similarity of the filter.
     evidence: N entries, None where an image was not verified.
     threshold: entries with a score at or above it are accepted as matches; the rest is the tail that ``--all`` shows.
+    place: the rank, from 1, in the filter's ranking of the match that stands first there; None where nothing is
+        verified, or no match found.
     """
 
     ids: NDArray[np.int64]
@@ -51,6 +55,7 @@ class Ranking:
     evidence: tuple[Evidence | None, ...]
     threshold: float
     calibrated: bool
+    place: int | None = None
 
     def __post_init__(self) -> None:
         n = len(self.ids)
@@ -69,6 +74,11 @@ class Ranking:
         """How many entries, from the front, are matches."""
         return int(np.count_nonzero(self.scores >= self.threshold))
 
+    @property
+    def suspect(self) -> bool:
+        """Whether what was verified and the filter's ranking disagree, as of a query altered to mislead the filter."""
+        return is_suspect(self.place)
+
     def top(self, k: int) -> "Ranking":
         """The first k entries."""
-        return Ranking(self.ids[:k], self.scores[:k], self.evidence[:k], self.threshold, self.calibrated)
+        return Ranking(self.ids[:k], self.scores[:k], self.evidence[:k], self.threshold, self.calibrated, self.place)

@@ -35,7 +35,7 @@ def describe_regions(
     region. What is done is kept when this is interrupted. Raises CollectionError where it cannot be written.
     """
     snapshot = searcher.snapshot
-    log = RegionLog(store.folder, levels, sum(store.recipe.global_.lengths) if store.recipe.global_ else 0)
+    log = RegionLog(store.data, levels, sum(store.recipe.global_.lengths) if store.recipe.global_ else 0)
     described = snapshot.vectors_at >= 0
     todo = np.flatnonzero(described & ~np.isin(snapshot.ids, log.ids()))
     if len(todo) == 0:

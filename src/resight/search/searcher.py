@@ -39,7 +39,7 @@ from resight.search.filters import (
     word_similarity,
     word_weights,
 )
-from resight.search.local_expansion import ExpandedQuery
+from resight.search.local_expansion import ExpandedQuery, with_more_inliers
 from resight.search.nearest import FEW, Nearest
 from resight.search.ranking import Evidence, Ranking
 from resight.search.rerank.cache import Cache
@@ -55,6 +55,9 @@ from resight.store.word_filters import word_filter
 
 UNKNOWN = np.empty(0, np.float32)
 """Similarities that nobody who listens is told of."""
+
+Seen = tuple[Description, NDArray[np.int64]]
+"""A view of an example, and the words of its features, N×k."""
 
 _CANDIDATES = 4  # times the shortlist, of images that the index finds: an expanded query looks among them too
 _NO_WORDS = np.empty((0, 1), np.int64)
@@ -177,7 +180,8 @@ class Searcher:
             return self
         shortlist = 0 if self.recipe.verify is None else _CANDIDATES * self.recipe.verify.shortlist
         wanted = max(shortlist, top if top is not None else _UNVERIFIED)
-        each = [v for e in examples if e.weight > 0 and (v := e.description.global_descriptor) is not None]
+        seen = [d for e in examples if e.weight > 0 for d in (e.description, *e.views)]
+        each = [v for d in seen if (v := d.global_descriptor) is not None]
         found = search(np.stack([self._joint(examples, stage), *each]), wanted)
         return self.among(np.setdiff1d(found, [-1]))
 
@@ -242,7 +246,8 @@ class Searcher:
         weights = [example.weight for example in examples]
         check_wanted(weights)
         assigned = [self._assign(example.description.local) for example in examples]
-        similarity, each, compared = self.similarities(examples, assigned)
+        views = [[(view, self._assign(view.local)) for view in example.views] for example in examples]
+        similarity, each, compared = self.similarities(examples, assigned, views)
         ids, stage = self.snapshot.ids, self.recipe.verify
         order, scores, located = self.ordered(examples, similarity)
         filtered = time.perf_counter()
@@ -255,8 +260,8 @@ class Searcher:
             return ranking, Timing(described, filtered - began, 0.0, compared)
         shortlist = order[: stage.shortlist]
         verified = [
-            self.verify(example.description, words, example.box, shortlist, stage, of=(number, each[number]))
-            for number, (example, words) in enumerate(zip(examples, assigned, strict=True))
+            self._best_view(example, [(example.description, words), *seen], shortlist, stage, (number, each[number]))
+            for number, (example, words, seen) in enumerate(zip(examples, assigned, views, strict=True))
         ]
         if self.recipe.expansion is not None:
             expanded = expand(self, examples, assigned, Found(each, verified, shortlist))
@@ -269,7 +274,7 @@ class Searcher:
         for position in standing:
             inliers[position] = support(evidence[position])
             similarity[position] = each[evidence[position].example][position]
-        ranking = calibrated_ranking(self.recipe.calibration, ids, inliers, similarity, evidence, top)
+        ranking = calibrated_ranking(self.recipe.calibration, ids, inliers, similarity, evidence, top, order)
         timing = Timing(described, filtered - began, time.perf_counter() - filtered, compared + distances)
         return ranking, timing
 
@@ -293,15 +298,24 @@ class Searcher:
         return codebook.assign(local.descriptors.astype(np.float32), max(wanted))
 
     def similarities(
-        self, examples: Sequence[DescribedExample], assigned: Sequence[NDArray[np.int64]]
+        self,
+        examples: Sequence[DescribedExample],
+        assigned: Sequence[NDArray[np.int64]],
+        views: Sequence[Sequence[Seen]] = (),
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float32]], int]:
-        """The filter's similarity of the examples together, (N,), and of each by itself; the comparisons made."""
+        """The filter's similarity of the examples together, (N,), and of each by itself; the comparisons made.
+
+        views: of each example, which then is as similar as its most similar view, and they together as their mean.
+        """
         one_by_one = [self._filter(e.description, words) for e, words in zip(examples, assigned, strict=True)]
+        for place, (view, words) in ((place, one) for place, seen in enumerate(views) for one in seen):
+            (before, count), (other, more) = one_by_one[place], self._filter(view, words)
+            one_by_one[place] = np.maximum(before, other), count + more
         each, compared = [similarity for similarity, _ in one_by_one], sum(count for _, count in one_by_one)
         if len(examples) == 1:
             return each[0], each, compared
         weights, stage = [example.weight for example in examples], self.recipe.global_
-        if not self.recipe.by_vector or stage is None:
+        if not self.recipe.by_vector or stage is None or any(views):
             return mean_similarity(each, weights), each, compared
         query = replace(examples[0].description, global_descriptor=self._joint(examples, stage))
         together, count = self._filter(query, assigned[0])
@@ -355,7 +369,7 @@ class Searcher:
         """[[rerank]] bound to this state of the collection; what it builds lies in the collection's folder."""
         source = Source(
             self._database,
-            Cache(self._store.folder / "rerank"),
+            Cache(self._store.data / "rerank"),
             regions=self._regions,
             descriptions=None if self.recipe.local is None else self.descriptions,
             codebook=self.snapshot.codebook,
@@ -383,7 +397,7 @@ class Searcher:
         return position
 
     def _regions(self, levels: int) -> Regions:
-        log = RegionLog(self._store.folder, levels, self._database.dimension)
+        log = RegionLog(self._store.data, levels, self._database.dimension)
         return Regions(*log.rows(self._database.ids))
 
     @cached_property
@@ -437,6 +451,22 @@ class Searcher:
             return whole[0], whole[1].take(self._rows)
         measure = word_filter(self.recipe, self.snapshot.codebook, self.snapshot.signer)
         return measure, word_weights(self.snapshot, measure)
+
+    def _best_view(
+        self,
+        example: DescribedExample,
+        views: Sequence[Seen],
+        shortlist: NDArray[np.int64],
+        stage: VerifyStage,
+        of: tuple[int, NDArray[np.float32]],
+    ) -> Verified:
+        """As ``verify``, by the view of an example that has the most inliers. Who listens hears of the first."""
+        first, *others = views
+        evidence, compared = self.verify(*first, example.box, shortlist, stage, of=of)
+        for view, words in others:
+            found, more = self.verify(view, words, example.box, shortlist, stage)
+            evidence, compared = with_more_inliers(evidence, found), compared + more
+        return evidence, compared
 
     def verify(
         self,

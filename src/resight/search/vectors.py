@@ -66,13 +66,13 @@ def read_vectors(
             drawn = np.random.default_rng(seed).choice(len(rows), sample, replace=False)
             rows = [rows[place] for place in np.sort(drawn)]
         log, length = store.vectors_log(), 4 * sum(store.recipe.global_.lengths if store.recipe.global_ else ())
-        x = np.empty((len(rows), length // 4), np.float32)
-        for place, (*_, at) in enumerate(rows):
-            x[place] = log.record(at, length).view("<f4")
+        places = np.array([row[-1] for row in rows], np.int64) // length
+        first, last = (int(places[0]), int(places[-1])) if rows else (0, -1)  # vectors lie by id
+        span = log.record(first * length, (last + 1 - first) * length).view("<f4").reshape(-1, length // 4)
         return StoredVectors(
             np.array([row[0] for row in rows], np.int64),
             tuple(row[1] for row in rows),
             tuple(row[2] for row in rows),
-            x,
+            span[places - first],
             str(store.catalogue.get("fingerprint")),
         )

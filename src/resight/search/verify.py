@@ -13,6 +13,7 @@ from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable, match_by_words
 from resight.local.verification import verify
 from resight.recipes.recipe import Calibration, VerifyStage
+from resight.search.agreement import first_place
 from resight.search.ranking import Evidence, Ranking
 
 # Inliers that say nothing, as any four correspondences agree on some homography. Counting them would let chance
@@ -135,18 +136,21 @@ def calibrated_ranking(
     similarity: NDArray[np.float32],
     evidence: Mapping[int, Evidence],
     top: int | None = None,
+    first: NDArray[np.int64] | None = None,
 ) -> Ranking:
     """The first `top` of N images by the probability of a true match; ties by image id.
 
-    inliers: by ``support``. evidence: by position in `ids`. An image without inliers is never accepted, however
-    similar: it would be a match that nobody can be shown the reason for.
+    inliers: by ``support``. evidence: by position in `ids`. first: positions in `ids` in the order of the filter. An
+    image without inliers is never accepted, however similar: it would be a match that nobody can be shown the reason
+    for.
     """
     odds = log_odds(calibration, inliers, similarity)
     below = np.log(calibration.accept / (1 - calibration.accept)) - 1e-3
     shown = np.where(inliers > 0, odds, np.minimum(odds, below))
     order = np.lexsort((ids, -odds, -shown))[:top]
     found = tuple(evidence.get(int(position)) for position in order)
-    return Ranking(ids[order], probability(shown[order]), found, calibration.accept, calibrated=True)
+    place = None if first is None else first_place(probability(shown[first]) >= calibration.accept)
+    return Ranking(ids[order], probability(shown[order]), found, calibration.accept, calibrated=True, place=place)
 
 
 def _extent(query: LocalFeatures, rows: NDArray[np.int64]) -> Box:

@@ -2,10 +2,11 @@
 
 import json
 import os
+import shlex
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,48 +16,11 @@ from numpy.typing import NDArray
 
 from resight.errors import CollectionError
 from resight.store.log import sync_folder
+from resight.store.schema import FORMAT, UPGRADED, add_functions, create_tables, damaged_rows, upgrade
 
-FORMAT = 2
 FILE = "catalogue.sqlite"
 _BUSY_SECONDS = 30.0
 _PAGE = 4096  # rows read at a time
-
-# AUTOINCREMENT: an id is never given twice, so a posting of a removed image cannot be taken for another's.
-# metadata.value has no declared type, so a number stays a number and a text a text; kind is what 0 and 1 mean.
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    origin TEXT NOT NULL UNIQUE,
-    digest TEXT NOT NULL,
-    bytes INTEGER NOT NULL,
-    modified_ns INTEGER NOT NULL,
-    width INTEGER NOT NULL,
-    height INTEGER NOT NULL,
-    missing INTEGER NOT NULL DEFAULT 0,
-    features_at INTEGER, features INTEGER, features_crc INTEGER,
-    vector_at INTEGER, vector_crc INTEGER,
-    words_at INTEGER, words INTEGER, words_crc INTEGER
-);
-CREATE INDEX images_digest ON images (digest);
-CREATE INDEX images_pending ON images (id) WHERE words_at IS NULL;
-CREATE TABLE failures (
-    origin TEXT PRIMARY KEY, reason TEXT NOT NULL, bytes INTEGER NOT NULL, modified_ns INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE segments (
-    name TEXT PRIMARY KEY, postings INTEGER NOT NULL, crc INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE metadata (
-    image INTEGER NOT NULL,
-    key TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    value NOT NULL,
-    given INTEGER NOT NULL,
-    PRIMARY KEY (image, key)
-) WITHOUT ROWID;
-CREATE INDEX metadata_values ON metadata (key, kind, value);
-CREATE TRIGGER metadata_of_removed AFTER DELETE ON images BEGIN DELETE FROM metadata WHERE image = OLD.id; END;
-"""
 
 
 @dataclass(frozen=True)
@@ -92,8 +56,11 @@ class Catalogue:
             if not write:
                 _roll_back(path)
             self._db = _connect(path, "rw" if write else "ro")
-        if (found := self.get("format")) != FORMAT:
-            raise CollectionError(f"{folder}: has format {found}, this resight reads {FORMAT}; index it anew")
+        try:
+            self._check_format(folder)
+        except BaseException:
+            self._db.close()
+            raise
 
     @classmethod
     def create(cls, folder: Path, meta: dict[str, Any]) -> None:
@@ -104,11 +71,60 @@ class Catalogue:
         pairs = [(key, json.dumps(value)) for key, value in {"format": FORMAT, **meta}.items()]
         with _explained(temporary), closing(sqlite3.connect(temporary, isolation_level=None)) as db:
             db.execute("PRAGMA synchronous = FULL")
-            db.executescript(f"BEGIN;{_SCHEMA}")
-            db.executemany("INSERT INTO meta VALUES (?, ?)", pairs)
+            add_functions(db)
+            db.execute("BEGIN")
+            create_tables(db)
+            db.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", pairs)
             db.execute("COMMIT")
         temporary.replace(folder / FILE)
         sync_folder(folder)
+
+    def _check_format(self, folder: Path) -> None:
+        """Raises CollectionError, saying what to do, for a catalogue that cannot be read as it is."""
+        found = self.get("format")
+        if found not in (FORMAT, *UPGRADED):
+            if isinstance(found, int) and found > FORMAT:
+                raise CollectionError(
+                    f"{folder}: has format {found}, of a newer resight; this one reads up to {FORMAT}: install that one"
+                )
+            raise CollectionError(
+                f"{folder}: has format {found}, of an older resight, and this one reads {UPGRADED[0]} to {FORMAT}; its "
+                f"photos are to be indexed anew: `{self.indexing_anew(folder)}`"
+            )
+        if lost := self.damaged("meta"):
+            named = ", ".join(str(key) for (key,) in lost)
+            raise CollectionError(
+                f"{self._path}: what it says of the collection itself ({named}) is damaged; restore a copy, or index "
+                f"its photos anew: `{self.indexing_anew(folder)}`"
+            )
+
+    def indexing_anew(self, folder: Path) -> str:
+        """The command that makes such a collection of the same photos, as far as the catalogue tells."""
+        photos, recipe = "PHOTOS", ""
+        with suppress(CollectionError, ValueError, TypeError, KeyError):
+            first, last = self.rows("SELECT min(origin), max(origin) FROM images")[0]
+            photos = shlex.quote(os.path.commonpath([os.path.dirname(first), os.path.dirname(last)]))  # noqa: PTH120
+        with suppress(CollectionError, ValueError, TypeError, KeyError):
+            recipe = f" --recipe {shlex.quote(json.loads(self.get('recipe'))['name'])}"
+        return f"resight index {photos} --into {shlex.quote(f'{folder}-anew')}{recipe}"
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether its rows have checksums: those of an older format get theirs in ``upgrade``."""
+        return bool(self.get("format") == FORMAT)
+
+    def upgrade(self) -> None:
+        """Bring an older catalogue to this format; whoever calls is the one writer of the collection."""
+        if not self.is_checked:
+            with self.transaction() as db:
+                upgrade(db)
+
+    def damaged(self, table: str) -> list[tuple[str | int, ...]]:
+        """The keys of a table's rows that are not what was written; none are known of an older format."""
+        if not self.is_checked:
+            return []
+        with self._lock, _explained(self._path):
+            return damaged_rows(self._db, table)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -171,7 +187,7 @@ class Catalogue:
 
     def set(self, key: str, value: Any) -> None:
         """Record a fact about the collection; call inside ``transaction``."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, json.dumps(value)))
+        self._db.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", (key, json.dumps(value)))
 
     def close(self) -> None:
         """Close the file."""
@@ -185,11 +201,20 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.ProgrammingError, sqlite3.IntegrityError):
         raise
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorname.startswith(("SQLITE_FULL", "SQLITE_IOERR_WRITE")):
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter where SQLite's own message quotes damage
+        name = getattr(error, "sqlite_errorname", "")  # which a text that is no UTF-8 lacks
+        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_WRITE")):
             advice = "what was committed before is kept. Make room and run the same command again"
+        elif name.startswith("SQLITE_READONLY"):
+            advice = (
+                "a writer was killed in the middle of a change, which is undone when the collection is opened once by "
+                "who may write there, as by `resight info`"
+            )
         else:
-            advice = "if no other process is using it and the disk is sound, restore a copy or index anew"
+            advice = (
+                "if no other process is using it and the disk is sound, `resight repair` mends what it can; "
+                "else restore a copy or index anew"
+            )
         raise CollectionError(f"{path}: {error}; {advice}") from error
 
 
@@ -202,8 +227,7 @@ def _connect(path: Path, mode: str) -> sqlite3.Connection:
         check_same_thread=False,
     )
     db.execute("PRAGMA synchronous = FULL")
-    # SQLite's own lower knows only ASCII.
-    db.create_function("casefold", 1, lambda text: str(text).casefold(), deterministic=True)
+    add_functions(db)
     return db
 
 

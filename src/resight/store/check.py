@@ -1,107 +1,161 @@
 """Is what the catalogue promises really in the files? (`resight verify`)"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from resight.errors import ResightError
+from resight.recipes.recipe import Recipe
+from resight.store.catalogue import FILE
+from resight.store.code_log import CodeLog
 from resight.store.hash_codes import hash_function
 from resight.store.indexing import Progress
 from resight.store.inverted import Segment, segment_crc
+from resight.store.log import LogReader
 from resight.store.records import record_length
 from resight.store.region_log import RegionLog
+from resight.store.schema import CHECKED
 from resight.store.store import Store
 from resight.store.vector_index import index_crc
 
 _IMAGES = 256  # checked between two reports
 
+Part = Literal["structure", "row", "description", "words", "regions", "learned", "segment", "hash", "codes", "index"]
+
+
+@dataclass(frozen=True)
+class Damage:
+    """text: what is damaged, and what helps. table, image: whose row or record it is, where it is of one."""
+
+    part: Part
+    text: str
+    table: str = ""
+    image: int | None = None
+
 
 def problems(store: Store, report: Callable[[Progress], None]) -> list[str]:
-    """Every record's, segment's and codebook's damage, in words; empty if there is none."""
-    found = [
-        f"{store.folder}/catalogue.sqlite: {line}"
-        for (line,) in store.catalogue.rows("PRAGMA integrity_check")
-        if line != "ok"
-    ]
+    """Every row's, record's, segment's and learned part's damage, in words; empty if there is none."""
+    return [damage.text for damage in damages(store, report)]
+
+
+def damages(store: Store, report: Callable[[Progress], None]) -> list[Damage]:
+    """As ``problems``, for who mends it."""
+    path = store.folder / FILE
+    lines = [line for (line,) in store.catalogue.rows("PRAGMA integrity_check") if line != "ok"]
+    rows = _row_damages(store)
+    found = [Damage("structure", f"{path}: {line}") for line in lines] + rows
     total = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
     done = last = 0
+    known = {damage.image for damage in rows if damage.table == "images"}
     while page := _page(store, last):
-        found += [
-            f"id:{i} {origin}: its description is damaged; remove it and index it again"
-            for i, origin, sound in page
-            if not sound
-        ]
+        found += [damage for image, damage in page if damage is not None and image not in known]
         last, done = page[-1][0], done + len(page)
         report(Progress("verifying", done, total))
-    return found + _region_problems(store) + _index_problems(store)
+    return found + _region_damages(store) + _learned_damages(store) + _index_damages(store)
 
 
-def _page(store: Store, after: int) -> list[tuple[int, str, bool]]:
-    """Ids and origins of the next images, and whether their records are sound.
-
-    Each page is one committed state, so a writer at work neither waits for the check nor confuses it.
-    """
-    recipe = store.recipe
-    dimensions = sum(recipe.global_.lengths) if recipe.global_ is not None else 0
-    local = recipe.local
-    with store.catalogue.snapshot():
-        rows = store.catalogue.rows(
-            "SELECT id, origin, features_at, features, features_crc, vector_at, vector_crc, words_at, words_crc"
-            " FROM images WHERE id > ? ORDER BY id LIMIT ?",
-            (after, _IMAGES),
-        )
-        features, vectors, words = store.features_log(), store.vectors_log(), store.words_log()
-    return [
-        (
-            image,
-            origin,
-            (
-                at is None
-                or local is None
-                or features.matches(at, record_length(count, local.dimension, local.stored, local.colours), crc)
-            )
-            and (vector_at is None or vectors.matches(vector_at, 4 * dimensions, vector_crc))
-            and (words_at is None or words.matches(words_at, 4 * count, words_crc)),
-        )
-        for image, origin, at, count, crc, vector_at, vector_crc, words_at, words_crc in rows
-    ]
-
-
-def _region_problems(store: Store) -> list[str]:
-    """Images of the collection whose regions are not what was written."""
-    recipe = store.recipe
-    if recipe.global_ is None:
-        return []
+def _row_damages(store: Store) -> list[Damage]:
+    """Rows of the catalogue that are not what was written. Those of ``meta`` let no collection be opened."""
     found = []
-    for levels in recipe.region_levels:
-        log = RegionLog(store.folder, levels, sum(recipe.global_.lengths))
-        for image in log.damaged().tolist():
-            for (origin,) in store.catalogue.rows("SELECT origin FROM images WHERE id = ?", (image,)):
-                found.append(f"id:{image} {origin}: its regions are damaged; remove it and index it again")
+    for table in CHECKED:
+        for key in store.catalogue.damaged(table):
+            where = f"{store.folder / FILE}: its row {', '.join(map(str, key))} of {table}"
+            image = key[0] if table in ("images", "metadata") and isinstance(key[0], int) else None
+            found.append(Damage("row", f"{where} is damaged; `resight repair` mends it", table, image))
     return found
 
 
-def _index_problems(store: Store) -> list[str]:
-    """Damage of the learned parts and the segments, unless a writer has replaced them meanwhile."""
+def _page(store: Store, after: int) -> list[tuple[int, Damage | None]]:
+    """The next images, and what is damaged of their records.
+
+    Each page is one committed state, so a writer at work neither waits for the check nor confuses it.
+    """
+    with store.catalogue.snapshot():
+        store.check_current()
+        rows = store.catalogue.rows(
+            "SELECT id, CAST(origin AS BLOB), features_at, features, features_crc, vector_at, vector_crc, words_at,"
+            " words_crc FROM images WHERE id > ? ORDER BY id LIMIT ?",
+            (after, _IMAGES),
+        )
+        logs = store.features_log(), store.vectors_log(), store.words_log()
+    found: list[tuple[int, Damage | None]] = []
+    for image, origin, *places in rows:
+        where = f"id:{image} {origin.decode(errors='backslashreplace')}"
+        damage = None
+        if not description_is_sound(store.recipe, logs[0], logs[1], places[:5]):
+            text = f"{where}: its description is damaged; `resight repair` makes it again from the photo"
+            damage = Damage("description", text, image=image)
+        elif places[5] is not None and not logs[2].matches(places[5], 4 * places[1], places[6]):
+            text = f"{where}: its visual words are damaged; `resight repair` assigns them again"
+            damage = Damage("words", text, image=image)
+        found.append((image, damage))
+    return found
+
+
+def description_is_sound(recipe: Recipe, features: LogReader, vectors: LogReader, places: list[int | None]) -> bool:
+    """places: features_at, features, features_crc, vector_at and vector_crc of an image."""
+    at, count, crc, vector_at, vector_crc = places
+    local = recipe.local
+    dimensions = sum(recipe.global_.lengths) if recipe.global_ is not None else 0
+    if local is not None and at is not None and count is not None and crc is not None:
+        length = record_length(count, local.dimension, local.stored, local.colours)
+        if not features.matches(at, length, crc):
+            return False
+    return vector_at is None or vector_crc is None or vectors.matches(vector_at, 4 * dimensions, vector_crc)
+
+
+def _region_damages(store: Store) -> list[Damage]:
+    """Images of the collection whose regions are not what was written."""
     found = []
+    for log in region_logs(store):
+        for image in log.damaged().tolist():
+            for (origin,) in store.catalogue.rows("SELECT origin FROM images WHERE id = ?", (image,)):
+                text = f"id:{image} {origin}: its regions are damaged; `resight repair` makes them again from the photo"
+                found.append(Damage("regions", text, image=image))
+    return found
+
+
+def region_logs(store: Store) -> list[RegionLog]:
+    """Of each grid that the recipe has regions of."""
+    stage, levels = store.recipe.global_, store.recipe.region_levels
+    return [] if stage is None else [RegionLog(store.data, level, sum(stage.lengths)) for level in levels]
+
+
+def _learned_damages(store: Store) -> list[Damage]:
+    """Of the codebook and what goes with it, and the hash function, unless a writer has replaced them meanwhile."""
+    found, function = [], None
     try:
-        hash_function(store)
+        function = hash_function(store)
     except ResightError as error:
-        found.append(str(error))
+        found.append(Damage("hash", str(error)))
+    if function is not None:
+        log = CodeLog(store.data, function.fingerprint, function.bits)
+        if damaged := log.damaged():
+            found.append(
+                Damage("codes", f"{log.path}: {damaged:,} codes are damaged; `resight repair` makes them again")
+            )
     generation = store.generation
     try:
         if generation:
             store.learned(generation)
     except ResightError as error:
         if store.generation == generation:
-            found.append(str(error))
+            found.append(Damage("learned", str(error)))
+    return found
+
+
+def _index_damages(store: Store) -> list[Damage]:
+    """Of the segments and the index, unless a writer has replaced them meanwhile."""
+    found = []
     for name, postings, crc in store.catalogue.rows("SELECT name, postings, crc FROM segments"):
-        sound = _is_sound(store.folder / name, postings, crc)
+        sound = _is_sound(store.data / name, postings, crc)
         if not sound and store.catalogue.rows("SELECT 1 FROM segments WHERE name = ?", (name,)):
-            found.append(f"{store.folder / name}: is damaged; `resight refit` rebuilds it")
+            found.append(Damage("segment", f"{store.data / name}: is damaged; `resight refit` rebuilds it"))
     facts = store.catalogue.get("index")
-    sound = facts is None or _index_is_sound(store.folder / facts["folder"], facts["crc"])
+    sound = facts is None or _index_is_sound(store.data / facts["folder"], facts["crc"])
     if facts is not None and not sound and store.catalogue.get("index") == facts:
-        found.append(f"{store.folder / facts['folder']}: is damaged; `resight tune` builds it anew")
+        found.append(Damage("index", f"{store.data / facts['folder']}: is damaged; `resight tune` builds it anew"))
     return found
 
 
@@ -114,6 +168,6 @@ def _index_is_sound(folder: Path, crc: int) -> bool:
 
 def _is_sound(folder: Path, postings: int, crc: int) -> bool:
     try:
-        return len(Segment.open(folder)) == postings and segment_crc(folder) == crc
+        return segment_crc(folder) == crc and len(Segment.open(folder)) == postings
     except (ResightError, OSError):
         return False

@@ -10,16 +10,17 @@ from typing import Literal
 
 from resight.errors import QueryError
 from resight.store.catalogue import Catalogue
+from resight.store.schema import check_rows
 
 Decision = Literal["duplicates", "different"]
 
 _SCHEMA = (
     "CREATE TABLE IF NOT EXISTS near_duplicates (a INTEGER NOT NULL, b INTEGER NOT NULL, overlap REAL NOT NULL,"
-    " inliers INTEGER NOT NULL, PRIMARY KEY (a, b)) WITHOUT ROWID",
+    " inliers INTEGER NOT NULL, row_crc INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS near_duplicates_b ON near_duplicates (b)",
     "CREATE TABLE IF NOT EXISTS duplicates_compared (image INTEGER PRIMARY KEY)",
     "CREATE TABLE IF NOT EXISTS duplicate_decisions (a INTEGER NOT NULL, b INTEGER NOT NULL, decision TEXT NOT NULL,"
-    " PRIMARY KEY (a, b)) WITHOUT ROWID",
+    " row_crc INTEGER, PRIMARY KEY (a, b)) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS duplicate_decisions_b ON duplicate_decisions (b)",
     "CREATE TRIGGER IF NOT EXISTS duplicates_of_removed AFTER DELETE ON images BEGIN"
     " DELETE FROM near_duplicates WHERE a = OLD.id; DELETE FROM near_duplicates WHERE b = OLD.id;"
@@ -65,8 +66,8 @@ def keep(catalogue: Catalogue, compared: Sequence[int], found: Iterable[Pair]) -
     with catalogue.transaction() as db:
         _make(db)
         db.executemany(
-            "INSERT INTO near_duplicates VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET overlap = excluded.overlap,"
-            " inliers = excluded.inliers WHERE excluded.overlap > overlap",
+            "INSERT INTO near_duplicates (a, b, overlap, inliers) VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+            " overlap = excluded.overlap, inliers = excluded.inliers WHERE excluded.overlap > overlap",
             [(pair.a, pair.b, pair.overlap, pair.inliers) for pair in found],
         )
         db.executemany("INSERT OR IGNORE INTO duplicates_compared VALUES (?)", [(image,) for image in compared])
@@ -93,13 +94,16 @@ def decide(catalogue: Catalogue, images: Sequence[int], decision: Decision | Non
             db.executemany("DELETE FROM duplicate_decisions WHERE a = ? AND b = ?", each)
         else:
             db.executemany(
-                "INSERT OR REPLACE INTO duplicate_decisions VALUES (?, ?, ?)", [(*p, decision) for p in each]
+                "INSERT OR REPLACE INTO duplicate_decisions (a, b, decision) VALUES (?, ?, ?)",
+                [(*p, decision) for p in each],
             )
 
 
 def _make(db: sqlite3.Connection) -> None:
     for statement in _SCHEMA:
         db.execute(statement)
+    for table in ("near_duplicates", "duplicate_decisions"):
+        check_rows(db, table)
 
 
 def _there(catalogue: Catalogue) -> bool:

@@ -11,7 +11,7 @@ from resight.hashing.function import HashFunction
 from resight.hashing.methods import fit_method, lacks_vectors
 from resight.recipes.recipe import HashStage, Recipe
 from resight.store.code_log import CodeLog
-from resight.store.indexing import Progress
+from resight.store.indexing import GROWTH, Progress
 from resight.store.store import Snapshot, Store
 from resight.store.vector_indexing import vector_blocks, vector_sample
 
@@ -24,8 +24,11 @@ def hash_function(store: Store) -> HashFunction | None:
     if name is None:
         return None
     try:
-        return HashFunction.load(store.folder / name)
+        return HashFunction.load(store.data / name)
     except RecipeError as error:
+        if store.catalogue.get("hash") != name:  # a writer has replaced it in this moment
+            return hash_function(store)
+        store.check_current()
         raise CollectionError(f"{error}; `resight refit` learns a new one") from error
 
 
@@ -63,23 +66,37 @@ def refresh_codes(store: Store, report: Callable[[Progress], None], *, again: bo
         if function is None:
             return
         set_function(store, function)
-    log = CodeLog(store.folder, function.fingerprint, function.bits)
+    log = CodeLog(store.data, function.fingerprint, function.bits)
     log.sweep()
     snapshot = store.snapshot()
     lacking = snapshot.take(np.flatnonzero(~log.find(snapshot.ids)[0] & (snapshot.vectors_at >= 0)))
     done = 0
     for ids, vectors in vector_blocks(store, lacking):
         report(Progress("hashing", done, len(lacking)))
-        CodeLog(store.folder, function.fingerprint, function.bits).append(ids, function.encode(vectors))
+        CodeLog(store.data, function.fingerprint, function.bits).append(ids, function.encode(vectors))
         done += len(ids)
 
 
 def set_function(store: Store, function: HashFunction) -> None:
     """Make a function what the collection hashes with; images have their codes after ``refresh_codes``."""
     name = f"hash-{function.fingerprint[:12]}.safetensors"
-    function.save(store.folder / name)
+    function.save(store.data / name)
     with store.catalogue.transaction():
         store.catalogue.set("hash", name)
+
+
+def growth(store: Store) -> str | None:
+    """What to do where the function was learned when there were far fewer images, in words; None where it was not."""
+    stage = store.recipe.hash
+    if stage is None or stage.path or (function := hash_function(store)) is None:
+        return None
+    images = store.catalogue.rows("SELECT count(*) FROM images WHERE vector_at IS NOT NULL")[0][0]
+    if images < GROWTH * function.n or function.n >= _SAMPLE:
+        return None
+    return (
+        f"The hash function was learned from {function.n:,} images; now there are {images:,}. "
+        f"`resight refit {store.folder}` learns it from all, and their codes will agree better with their vectors."
+    )
 
 
 def codes_of(store: Store, snapshot: Snapshot, function: HashFunction) -> NDArray[np.uint8]:
@@ -87,7 +104,7 @@ def codes_of(store: Store, snapshot: Snapshot, function: HashFunction) -> NDArra
 
     Those that the log lacks, as when a writer was interrupted, are made from the descriptors.
     """
-    there, known = CodeLog(store.folder, function.fingerprint, function.bits).find(snapshot.ids)
+    there, known = CodeLog(store.data, function.fingerprint, function.bits).find(snapshot.ids)
     if there.all():
         return known
     codes = np.zeros((len(snapshot), function.bits // 8), np.uint8)

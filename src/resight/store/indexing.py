@@ -20,15 +20,15 @@ from resight.errors import CollectionError
 from resight.images.sources import Source, covers, find_sources
 from resight.local.hamming_filter import Signer
 from resight.recipes.recipe import Recipe
-from resight.store.store import New, Store, read_features, writing
+from resight.store.store import Failed, New, Store, read_features, writing
 from resight.store.workers import Outcome, describe_files
 
 _BATCH_IMAGES, _BATCH_SECONDS = 64, 10.0  # what a crash can cost
 _SAMPLE = 1_048_576  # descriptors a codebook is learned from: 16 for each of 65,536 words
-_SECONDS_A_FILE = 120.0
-_PLACE = 0, 0  # the stamp of a failure that is no file's but a folder's or archive's
+SECONDS_A_FILE = 120.0
+_PLACE = 0, 0  # the stamp of a failure that is of a place, not of a picture: it is tried again each time
 _AHEAD = 32  # images that are read before the network wants them
-_GROWTH = 4  # a collection that grew this many times deserves a new codebook
+GROWTH = 4  # a collection that grew this many times deserves a new codebook
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def add(
     *,
     workers: int | None = None,
     progress: Reporter | None = None,
-    timeout: float = _SECONDS_A_FILE,
+    timeout: float = SECONDS_A_FILE,
     elsewhere: Elsewhere | None = None,
 ) -> AddReport:
     """Bring a collection up to date with photos.
@@ -87,7 +87,9 @@ def add(
 
     Files whose size and time of change are as recorded are taken as unchanged; all others are read, and told apart
     by content: known content under a new name, whose old file is gone, has moved. Images whose file is gone from
-    a named folder are marked missing and stay. Raises CollectionError if the disk is full; what was committed stays.
+    a named folder are marked missing and stay. So do those whose changed file could not be read: only one that was
+    read and is no picture any more takes its image away. What a disk or server did not give is tried again.
+    Raises CollectionError if the disk is full; what was committed stays.
     """
     began = time.monotonic()
     report = progress or (lambda _: None)
@@ -180,7 +182,8 @@ class _Run:
         self.elsewhere = elsewhere
         self.added = self.changed = self.moved = self.unchanged = self.failed = 0
         self._new: list[New] = []
-        self._failures: list[tuple[str, str, int, int]] = []
+        self._failures: list[Failed] = []
+        self._unread: list[Failed] = []
         self._codebook = store.learned(store.generation)[0] if store.generation else None
         self._by_content: dict[str, list[str]] = {}
         lost = {origin for origin, old in known.items() if old.missing and origin not in todo} | gone.keys()
@@ -204,7 +207,7 @@ class _Run:
             try:
                 for done, (outcome, vector) in enumerate(finished, 1):
                     self._take(outcome, vector)
-                    waiting = len(self._new) + len(self._failures)
+                    waiting = len(self._new) + len(self._failures) + len(self._unread)
                     if waiting >= _BATCH_IMAGES or time.monotonic() - last > _BATCH_SECONDS:
                         self._commit()
                         last = time.monotonic()
@@ -262,17 +265,18 @@ class _Run:
     def _take(self, outcome: Outcome, vector: NDArray[np.float32] | None) -> None:
         source = outcome.source
         if outcome.reason is not None:
-            self._failures.append((source.origin, outcome.reason, *_stamp(source)))
+            failures = self._failures if outcome.digest else self._unread
+            failures.append((source.origin, outcome.reason, *(_PLACE if outcome.again else _stamp(source))))
         elif outcome.size is not None:
             description = Description(outcome.size, vector, outcome.local)
             self._new.append(New(source.origin, outcome.digest, *_stamp(source), description, outcome.metadata))
 
     def _commit(self) -> None:
-        new, failures = self._new, self._failures
-        if new or failures:
-            self.store.add(new, failures, self._codebook)
-        self._new, self._failures = [], []  # only now: a Ctrl-C before it is followed by another commit
-        self.failed += len(failures)
+        new, failures, unread = self._new, self._failures, self._unread
+        if new or failures or unread:
+            self.store.add(new, failures, self._codebook, unread)
+        self._new, self._failures, self._unread = [], [], []  # only now: a Ctrl-C before it is followed by a commit
+        self.failed += len(failures) + len(unread)
         replaced = sum(item.origin in self.known for item in new)
         self.changed += replaced
         self.added += len(new) - replaced
@@ -284,7 +288,7 @@ class _Run:
         if problems:
             # A name that is no UTF-8 is kept as it is shown, since a catalogue holds only text.
             named = [(o.encode(errors="backslashreplace").decode(), reason) for o, reason in problems.items()]
-            self.store.add([], [(origin, reason, *_PLACE) for origin, reason in named], None)
+            self.store.add([], [], None, [(origin, reason, *_PLACE) for origin, reason in named])
             self.failed += len(problems)
 
     def mark_missing(self) -> None:
@@ -293,7 +297,7 @@ class _Run:
 
 
 def outcomes_of(
-    describer: Describer, sources: list[Source], known: frozenset[str], workers: int, timeout: float
+    describer: Describer, sources: Iterable[Source], known: frozenset[str], workers: int, timeout: float
 ) -> Generator[Outcome]:
     """What becomes of files in this machine's workers, as ``describe_files`` says, made ready for ``described``."""
     network = describer.network
@@ -335,26 +339,28 @@ def described(
 
 
 def finish_codebook(store: Store, report: Reporter) -> None:
-    """Learn the codebook if there is none yet, and encode every image that waits for it."""
-    if store.pending() == 0:
+    """Learn the codebook if there is none yet, and encode every image that waits for the newest."""
+    if store.pending() == 0 and not store.renewal:
         return
     if store.generation == 0:
         _learn(store, report, again=False)
     if store.generation == 0:
         return
-    codebook, _ = store.learned(store.generation)
-    done, total = 0, store.pending()
+    done, total = 0, store.to_encode()
     report(Progress("encoding", 0, total))
-    for count in store.encode_pending(codebook):
+    for count in store.encode_pending():
         done += count
         report(Progress("encoding", done, total))
 
 
-def learn_codebook(store: Store, report: Reporter) -> None:
-    """Learn a codebook from the collection's own descriptors; none where they are fewer than a word needs."""
+def learn_codebook(store: Store, report: Reporter, *, again: bool = True) -> None:
+    """Learn a codebook from the collection's own descriptors; none where they are fewer than a word needs.
+
+    again: also where the recipe names a codebook, which is taken otherwise.
+    """
     if store.recipe.codebook is None:
         raise CollectionError(f"{store.folder}: recipe {store.recipe.name} has no codebook to learn")
-    _learn(store, report, again=True)
+    _learn(store, report, again=again)
 
 
 def _learn(store: Store, report: Reporter, *, again: bool) -> None:
@@ -444,12 +450,17 @@ def advice(store: Store) -> str | None:
     images = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
     at_fit, trained_on = facts.get("images_at_fit"), index.get("trained_on")
     told = []
-    if at_fit and images >= _GROWTH * at_fit and facts["words"] < 65_536:
+    if store.renewal:
+        told.append(
+            f"Learning a codebook anew was interrupted, and the old one is searched by: `resight refit {store.folder}` "
+            "does it again, and indexing goes on with it."
+        )
+    elif at_fit and images >= GROWTH * at_fit and facts["words"] < 65_536:
         told.append(
             f"The codebook was learned when there were {at_fit:,} images; now there are {images:,}. "
             f"`resight refit {store.folder}` learns a larger one, which makes searches faster and sharper."
         )
-    if trained_on and images >= _GROWTH * trained_on:
+    if trained_on and images >= GROWTH * trained_on:
         told.append(
             f"The index was chosen when there were {trained_on:,} images; now there are {images:,}. "
             f"`resight tune {store.folder}` measures anew which one suits them."

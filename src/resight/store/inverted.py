@@ -10,7 +10,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from resight.errors import CollectionError
 from resight.local.asmk import Encoding
 from resight.store.log import sync_folder
+from resight.store.mapped import Mapped
 
 _CHUNK = 1 << 19  # postings handled at a time, which bounds memory at query and at merge
 _READ = 1 << 20  # bytes read at a time
@@ -30,12 +30,14 @@ class Segment:
 
     The postings of words[k] are images[offsets[k]:offsets[k+1]], by ascending id, and the codes beside them. An image
     may have several for a word, in the order of its encoding; all its postings are in one segment.
+    files: that the arrays are mapped from, where they are.
     """
 
     words: NDArray[np.int32]
     offsets: NDArray[np.int64]
     images: NDArray[np.int32]
     codes: NDArray[np.uint8]
+    files: tuple[Mapped, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -49,7 +51,12 @@ class Segment:
         return _sorted(words, ids, codes)
 
     def gather(self, words: NDArray[np.int32]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-        """All postings of ascending `words`, in chunks: positions in `words`, and positions of the postings."""
+        """All postings of ascending `words`, in chunks: positions in `words`, and positions of the postings.
+
+        CollectionError where a file of the segment has been cut short since it was opened.
+        """
+        for file in self.files:
+            file.check()
         if len(self.words) == 0 or len(words) == 0:
             return
         place = np.minimum(np.searchsorted(self.words, words), len(self.words) - 1)
@@ -84,14 +91,17 @@ class Segment:
     def open(cls, folder: Path) -> "Segment":
         """Memory-map a segment; CollectionError if it is missing or its arrays do not fit each other."""
         try:
-            arrays = {name: _map(folder / name, kind) for name, kind in _KINDS.items()}
+            files = {name: Mapped(folder / name) for name in _KINDS}
+            arrays = {name: file.bytes.view(_KINDS[name]) for name, file in files.items()}
         except (OSError, ValueError) as error:
             raise CollectionError(f"{folder}: cannot be opened ({error}); `resight refit` rebuilds it") from error
         words, offsets, images, codes = (arrays[name] for name in _KINDS)
-        fits = len(offsets) == len(words) + 1 and offsets[-1] == len(images)
+        fits = len(offsets) == len(words) + 1 and offsets[0] == 0 and offsets[-1] == len(images)
+        fits = fits and not np.any(offsets[1:] < offsets[:-1])
         if not fits or (len(images) and len(codes) % len(images)):
             raise CollectionError(f"{folder}: is damaged; `resight refit` rebuilds it")
-        return cls(words, offsets, images, codes.reshape(len(images), -1) if len(images) else codes.reshape(0, 1))
+        codes = codes.reshape(len(images), -1) if len(images) else codes.reshape(0, 1)
+        return cls(words, offsets, images, codes, tuple(files.values()))
 
 
 def write_segment(folder: Path, parts: Iterable[Segment]) -> int:
@@ -160,10 +170,3 @@ def _chunks(counts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
     """Consecutive runs of positions whose counts sum to about a chunk; a run has at least one position."""
     cuts = np.searchsorted(np.cumsum(counts), np.arange(_CHUNK, int(counts.sum()), _CHUNK))
     yield from (part for part in np.split(np.arange(len(counts)), np.unique(cuts)) if len(part))
-
-
-def _map(path: Path, kind: str) -> NDArray[Any]:
-    if path.stat().st_size == 0:
-        return np.empty(0, kind)
-    # As a plain array: slices of np.memmap itself are slow to make.
-    return np.memmap(path, kind, mode="r").view(np.ndarray)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import CollectionError
+from resight.files import replacing
 from resight.store.log import LogWriter, sync_folder
+from resight.store.mapped import Mapped
 
 
 def _record(dimension: int) -> np.dtype[np.void]:
@@ -28,9 +30,10 @@ class RegionLog:
     def __init__(self, folder: Path, levels: int, dimension: int) -> None:
         self.path = folder / f"regions-{levels}.log"
         self._type = _record(dimension)
+        self._mapped = Mapped(self.path) if self.path.exists() else None
         self._rows: NDArray[np.void] = np.empty(0, self._type)
-        if self.path.exists() and (whole := self.path.stat().st_size // self._type.itemsize):
-            self._rows = np.memmap(self.path, self._type, mode="r", shape=(whole,))
+        if self._mapped is not None and (whole := len(self._mapped.bytes) // self._type.itemsize):
+            self._rows = self._mapped.bytes[: whole * self._type.itemsize].view(self._type)
             ids, count = self._rows["id"], int(self._rows["count"][-1])
             if count < 1 or (ids[-min(count, whole) :] == ids[-1]).sum() < count:  # a crash left part of an image
                 self._rows = self._rows[: int(np.argmax(ids == ids[-1]))]
@@ -42,10 +45,13 @@ class RegionLog:
     def rows(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Of these images: image, (R,) int64, box, R×4, and vector, R×D float32, of each region.
 
-        Raises CollectionError where one of them has none.
+        Raises CollectionError where one of them has none, or the file has been cut short since it was opened.
         """
+        if self._mapped is not None:
+            self._mapped.check()
         kept = np.flatnonzero(np.isin(self._rows["id"], ids))
-        found = self._rows[kept]
+        # Those that were described again lie behind the others.
+        found = self._rows[kept[np.argsort(self._rows["id"][kept], kind="stable")]]
         lacking = len(np.setdiff1d(ids, found["id"]))
         if lacking:
             raise CollectionError(
@@ -58,6 +64,16 @@ class RegionLog:
         """The images of which a region is not what was written, ascending."""
         wrong = [row["id"] for row in self._rows if zlib.crc32(row.tobytes()[:-4]) != row["crc"]]
         return np.unique(np.array(wrong, np.int64))
+
+    def drop(self, ids: NDArray[np.int64]) -> None:
+        """Forget images, durably; open the log anew to describe them again. Who reads it goes on with what was there.
+
+        Raises OSError where it cannot be written.
+        """
+        with replacing(self.path) as temporary, LogWriter(temporary, 0) as log:
+            log.append(self._rows[~np.isin(self._rows["id"], ids)].tobytes())
+            log.sync()
+        sync_folder(self.path.parent)
 
     def writer(self) -> "RegionWriter":
         """Appends images; use as a context manager, and open the log anew to read them."""

@@ -16,30 +16,37 @@ from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from resight.describe.description import Description
 from resight.embedding.codebook import Codebook
-from resight.errors import CollectionError, RecipeError
-from resight.local.asmk import Encoding
+from resight.errors import CollectionError, LockedError, RecipeError
 from resight.local.features import LocalFeatures
 from resight.local.hamming_filter import Signer
-from resight.local.word_filter import WordFilter
 from resight.recipes.local_stages import LocalStage
 from resight.recipes.recipe import Recipe
+from resight.recipes.stage import problems
 from resight.store import metadata
 from resight.store.catalogue import FILE, Catalogue
+from resight.store.encoder import Encoder
 from resight.store.facts import Value
-from resight.store.inverted import Segment, merged, write_segment
+from resight.store.inverted import Segment
 from resight.store.log import LogReader, LogWriter, sync_folder
 from resight.store.qdrant_engine import EngineFacts, QdrantEngine
 from resight.store.records import pack_features, record_length, unpack_features
 from resight.store.vector_index import IndexChoice, VectorEngine, VectorIndex
 from resight.store.word_filters import word_filter
 
-_FEATURES, _VECTORS, _LOCK = "features.log", "vectors.log", "lock"
-_TOGETHER = 64  # images whose descriptors are assigned in one go, which is faster and bounds memory
+FEATURES, VECTORS = "features.log", "vectors.log"
+_LOCK = "lock"
+_SWEPT = ("inverted-", "words-", "codebook-", "hamming-", "index-", "hash-")
+_DATA = (*_SWEPT, FEATURES, VECTORS, "codes-", "regions-", "rerank")  # all but the catalogue and the lock
+UPGRADE = "upgrade-"
 _SPARSE = 64  # ids for each image there is, above which their table by id is not worth its memory
-_MERGE = 4  # segments of a like size that are merged into one
+
+
+Failed = tuple[str, str, int, int]
+"""A file that could not be indexed: origin, reason, bytes, modified_ns."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,19 +113,27 @@ class Snapshot:
 
 
 class Store:
-    """The folder of a collection. Use as a context manager; a writer holds the folder's lock until it ends."""
+    """The folder of a collection. Use as a context manager; a writer holds the folder's lock until it ends.
+
+    data: where all lies but the catalogue and the lock: the same folder, or one in it that an upgrade has made.
+    recipe, fingerprint: of all that is described there.
+    """
 
     def __init__(self, folder: Path, *, write: bool) -> None:
         self.folder = folder
         self.write = write
         self.catalogue = Catalogue(folder, write=write)
         self._lock: BinaryIO | None = None
-        self._encoder: tuple[int, WordFilter] | None = None
+        self._encoder: tuple[int, Encoder] | None = None
         try:
             self._lock = _lock(folder) if write else None
-            self.recipe = Recipe.model_validate_json(self.catalogue.get("recipe"))
+            with self.catalogue.snapshot():
+                self.recipe, self.fingerprint = self._recipe(), str(self.catalogue.get("fingerprint"))
+                self.data = self.folder / self._data
             if write:
+                self.catalogue.upgrade()
                 self._sweep()
+                self._sweep_data()
         except BaseException:
             self.close()
             raise
@@ -148,6 +163,29 @@ class Store:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _recipe(self) -> Recipe:
+        try:
+            return Recipe.model_validate_json(self.catalogue.get("recipe"))
+        except ValidationError as error:
+            raise CollectionError(
+                f"{self.folder}: its recipe cannot be read: {problems(error, 'recipe')}; install the resight that "
+                "wrote it, restore a copy, or index anew"
+            ) from error
+
+    @property
+    def _data(self) -> str:
+        return str(self.catalogue.get("data") or "")
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether another process has upgraded the collection to another recipe since this was opened."""
+        return self.data != self.folder / self._data
+
+    def check_current(self) -> None:
+        """Call inside a snapshot of the catalogue: CollectionError if what it says is not of this recipe any more."""
+        if self.is_outdated:
+            raise CollectionError(f"{self.folder}: was upgraded to another recipe just now; do that again")
+
     @property
     def generation(self) -> int:
         """Counts the codebooks: 0 before the first one is learned."""
@@ -160,11 +198,11 @@ class Store:
 
     def codebook_path(self, generation: int) -> Path:
         """Where the codebook of a generation lies."""
-        return self.folder / f"codebook-{generation}.safetensors"
+        return self.data / f"codebook-{generation}.safetensors"
 
     def signer_path(self, generation: int) -> Path:
         """Where what [hamming] learned for the codebook of a generation lies."""
-        return self.folder / f"hamming-{generation}.safetensors"
+        return self.data / f"hamming-{generation}.safetensors"
 
     def learned(self, generation: int) -> tuple[Codebook, Signer | None]:
         """The codebook of a generation, and the signer of a recipe with [hamming]; CollectionError if damaged."""
@@ -176,9 +214,13 @@ class Store:
         except RecipeError as error:
             raise CollectionError(f"{error}; `resight refit` learns a new one") from error
 
-    def snapshot(self) -> Snapshot:
-        """The last committed state. Raises CollectionError where its learned parts or segments are damaged."""
+    def snapshot(self, *, index: bool = True) -> Snapshot:
+        """The last committed state, with or without its index.
+
+        Raises CollectionError where its learned parts, segments or index are damaged.
+        """
         with self.catalogue.snapshot():
+            self.check_current()
             table = self.catalogue.table(
                 "SELECT id, width, height, ifnull(features_at, -1), ifnull(features, 0), ifnull(words_at, -1),"
                 " ifnull(words, 0), ifnull(vector_at, -1) FROM images ORDER BY id",
@@ -187,15 +229,15 @@ class Store:
             names = self.catalogue.rows("SELECT name FROM segments ORDER BY name")
             generation = self.generation
             # Opened while no writer can commit, and so delete, what takes their place.
-            segments = tuple(Segment.open(self.folder / name) for (name,) in names)
+            segments = tuple(Segment.open(self.data / name) for (name,) in names)
             codebook, signer = self.learned(generation) if generation else (None, None)
             word_log = self.words_log()
-            index = self.index()
+            engine = self.index() if index else None
         if codebook is not None:
             code_bytes = word_filter(self.recipe, codebook, signer).code_bytes
             for (name,), segment in zip(names, segments, strict=True):
                 if len(segment) and (segment.codes.shape[1] != code_bytes or segment.words[-1] >= len(codebook)):
-                    raise CollectionError(f"{self.folder / name}: is damaged; `resight refit` rebuilds it")
+                    raise CollectionError(f"{self.data / name}: is damaged; `resight refit` rebuilds it")
         return Snapshot(
             ids=table[:, 0],
             sizes=table[:, 1:3].astype(np.int32),
@@ -208,7 +250,7 @@ class Store:
             codebook=codebook,
             signer=signer,
             word_log=word_log,
-            index=index,
+            index=engine,
         )
 
     def engine(self) -> QdrantEngine | None:
@@ -231,7 +273,7 @@ class Store:
         facts = self.catalogue.get("index")
         if facts is None:
             return None
-        return VectorIndex.open(self.folder / facts["folder"], IndexChoice(**facts["choice"]))
+        return VectorIndex.open(self.data / facts["folder"], IndexChoice(**facts["choice"]))
 
     def set_index(self, index: VectorIndex | None, trained_on: int) -> None:
         """Make an index the collection's, in place of the one it has; searches that use that one go on with it.
@@ -240,7 +282,7 @@ class Store:
         """
         number, facts = int(self.catalogue.get("index_number") or 0) + 1, None
         if index is not None:
-            folder = self.folder / f"index-{number:08}"
+            folder = self.data / f"index-{number:08}"
             facts = {
                 "folder": folder.name,
                 "choice": asdict(index.choice),
@@ -256,37 +298,47 @@ class Store:
 
     def features_log(self) -> LogReader:
         """Reads the records of local features."""
-        return LogReader(self.folder / _FEATURES)
+        return LogReader(self.data / FEATURES)
 
     def vectors_log(self) -> LogReader:
         """Reads the global descriptors."""
-        return LogReader(self.folder / _VECTORS)
+        return LogReader(self.data / VECTORS)
 
     def words_log(self) -> LogReader:
         """Reads the visual words of the current codebook."""
-        return LogReader(self._words_path(self.generation))
+        return LogReader(self.words_path(self.generation))
 
-    def add(self, new: Sequence[New], failures: Sequence[tuple[str, str, int, int]], codebook: Codebook | None) -> None:
-        """Store images and failures (origin, reason, bytes, modified_ns) together, durably, or not at all.
+    def add(
+        self,
+        new: Sequence[New],
+        failures: Sequence[Failed],
+        codebook: Codebook | None,
+        unread: Sequence[Failed] = (),
+    ) -> None:
+        """Store images and failures together, durably, or not at all.
 
-        A known origin is replaced; the facts that were given to it stay. With a codebook the images can be searched at
+        A known origin is replaced; the facts that were given to it stay. unread: failures that say nothing of what
+        their files hold, so that images of them stay. With a codebook the images can be searched at
         once; without, they wait for it.
         """
         end = self.catalogue.get
         with (
-            LogWriter(self.folder / _FEATURES, end("features_end") or 0) as features,
-            LogWriter(self.folder / _VECTORS, end("vectors_end") or 0) as vectors,
+            LogWriter(self.data / FEATURES, end("features_end") or 0) as features,
+            LogWriter(self.data / VECTORS, end("vectors_end") or 0) as vectors,
         ):
             records = [_append(features, vectors, item.description) for item in new]
             features.sync()
             vectors.sync()
-            sync_folder(self.folder)
+            sync_folder(self.data)
             with self.catalogue.transaction() as db:
                 gone = [(item.origin,) for item in new] + [(failure[0],) for failure in failures]
                 given = metadata.given_at(db, [item.origin for item in new])
                 db.executemany("DELETE FROM images WHERE origin = ?", gone)
-                db.executemany("DELETE FROM failures WHERE origin = ?", gone)
-                db.executemany("INSERT INTO failures VALUES (?, ?, ?, ?)", failures)
+                db.executemany("DELETE FROM failures WHERE origin = ?", [*gone, *((failed[0],) for failed in unread)])
+                db.executemany(
+                    "INSERT INTO failures (origin, reason, bytes, modified_ns) VALUES (?, ?, ?, ?)",
+                    [*failures, *unread],
+                )
                 ids: list[Any] = [
                     db.execute(
                         "INSERT INTO images (id, origin, digest, bytes, modified_ns, width, height, features_at,"
@@ -309,7 +361,7 @@ class Store:
                 self.catalogue.set("vectors_end", vectors.end)
                 if codebook is not None and new:
                     local = [item.description.local for item in new if item.description.local is not None]
-                    self._encode_into(codebook, ids, local)
+                    self._encoder_for(self.generation, codebook).encode(ids, local)
         self._sweep()
 
     def pending(self) -> int:
@@ -318,114 +370,152 @@ class Store:
             return 0
         return int(self.catalogue.rows("SELECT count(*) FROM images WHERE words_at IS NULL")[0][0])
 
-    def encode_pending(self, codebook: Codebook, batch: int = 256) -> Iterator[int]:
-        """Give visual words to images that have none, a durable batch at a time; yields how many each was."""
+    @property
+    def renewal(self) -> int:
+        """The generation that is being encoded to take the place of the one that is searched by; 0: none is."""
+        return int(self.catalogue.get("renewal") or 0)
+
+    def to_encode(self) -> int:
+        """Images without words of the newest codebook, for ``encode_pending``."""
+        return int(self.catalogue.rows(f"SELECT count(*) FROM images WHERE {self._lacking}")[0][0])
+
+    @property
+    def _lacking(self) -> str:
+        # Images are encoded by ascending id.
+        return "id > (SELECT ifnull(max(id), 0) FROM renewed)" if self.renewal else "words_at IS NULL"
+
+    def encode_pending(self, batch: int = 256) -> Iterator[int]:
+        """Give images words of the newest codebook, a durable batch at a time; yields how many each was.
+
+        A codebook that replaces another is searched by from the end on, and all at once.
+        """
         log = self.features_log()
         while rows := self.catalogue.rows(
-            "SELECT id, features_at, features FROM images WHERE words_at IS NULL ORDER BY id LIMIT ?",
-            (batch,),
+            f"SELECT id, features_at, features FROM images WHERE {self._lacking} ORDER BY id LIMIT ?", (batch,)
         ):
             local = [read_features(log, at, count, self.recipe.local) for _, at, count in rows]
             with self.catalogue.transaction():
-                self._encode_into(codebook, [row[0] for row in rows], local)
+                self._encoder_for(self.renewal or self.generation).encode([row[0] for row in rows], local)
             self._sweep()
             yield len(rows)
+        if generation := self.renewal:
+            self._encoder = None
+            with self.catalogue.transaction() as db:
+                db.execute(
+                    "UPDATE images SET (words_at, words, words_crc) ="
+                    " (SELECT words_at, words, words_crc FROM renewed WHERE renewed.id = images.id)"
+                )
+                db.execute("DELETE FROM segments")
+                db.execute("INSERT INTO segments SELECT * FROM renewed_segments")
+                self.catalogue.set("words_end", self.catalogue.get("renewed_words_end"))
+                self.catalogue.set("codebook", self.catalogue.get("renewed_codebook"))
+                self.catalogue.set("generation", generation)
+                self.end_renewal()
+            self._sweep()
 
     def start_generation(self, codebook: Codebook, facts: dict[str, Any], signer: Signer | None = None) -> None:
-        """Make a codebook the collection's. All images wait to be encoded with it, in ``encode_pending``.
+        """Give the collection a codebook, which all images wait to be encoded with, in ``encode_pending``.
 
-        signer: fitted to the codebook's words; ValueError where the recipe has [hamming] and there is none.
+        Where it has one already, that is searched by until all are. signer: fitted to the codebook's words; ValueError
+        where the recipe has [hamming] and there is none.
         """
         word_filter(self.recipe, codebook, signer)
         generation = self.generation + 1
+        with self.catalogue.transaction():
+            self.end_renewal()  # of which files are overwritten
         codebook.save(self.codebook_path(generation))
         if signer is not None:
             signer.save(self.signer_path(generation))
-        with self.catalogue.transaction() as db:
-            db.execute("UPDATE images SET words_at = NULL, words = NULL, words_crc = NULL")
-            db.execute("DELETE FROM segments")
-            self.catalogue.set("generation", generation)
-            self.catalogue.set("words_end", 0)
-            self.catalogue.set("codebook", facts)
+        self._encoder = None
+        renewed = "renewed_" if self.generation else ""
+        with self.catalogue.transaction():
+            self.catalogue.set("renewal" if renewed else "generation", generation)
+            self.catalogue.set(f"{renewed}words_end", 0)
+            self.catalogue.set(f"{renewed}codebook", facts)
         self._sweep()
+
+    def end_renewal(self) -> None:
+        """Forget what is encoded beside what is searched by; call inside a transaction."""
+        self.catalogue.set("renewal", 0)
+        self.catalogue.run("DELETE FROM renewed")
+        self.catalogue.run("DELETE FROM renewed_segments")
+
+    def adopt(self, following: "Store") -> None:
+        """Go on as what the catalogue has just been made to say: that this is a collection of another's recipe.
+
+        following: that other, in a folder of this one's, which is closed, and of which the data are this one's now.
+        """
+        following.close()
+        self.recipe, self.fingerprint = following.recipe, following.fingerprint
+        self.data, self._encoder = following.folder, None
+        self._sweep_data()
+
+    def description(self, image: int) -> Description:
+        """What is stored of an image, by its id; KeyError for an unknown one."""
+        rows = self.catalogue.rows(
+            "SELECT width, height, features_at, features, vector_at FROM images WHERE id = ?", (image,)
+        )
+        if not rows:
+            raise KeyError(image)
+        width, height, features_at, features, vector_at = rows[0]
+        local = None
+        if features_at is not None:
+            local = read_features(self.features_log(), features_at, features, self.recipe.local)
+        vector, stage = None, self.recipe.global_
+        if vector_at is not None and stage is not None:
+            vector = self.vectors_log().record(vector_at, 4 * sum(stage.lengths)).view("<f4").copy()
+        return Description((width, height), vector, local)
 
     def remove(self, ids: Sequence[int]) -> None:
         """Forget images. Their records stay in the logs, where nothing points at them any more."""
         with self.catalogue.transaction() as db:
             db.executemany("DELETE FROM images WHERE id = ?", [(i,) for i in ids])
 
-    def _encode_into(self, codebook: Codebook, ids: Sequence[Any], local: Sequence[LocalFeatures]) -> None:
-        encodings: list[Encoding] = []
-        encoder = self._encoder_for(codebook)
-        with LogWriter(self._words_path(self.generation), self.catalogue.get("words_end") or 0) as log:
-            for start in range(0, len(ids), _TOGETHER):
-                part = [f.descriptors.astype(np.float32) for f in local[start : start + _TOGETHER]]
-                words = codebook.assign(np.concatenate(part))
-                ends = np.cumsum([len(descriptors) for descriptors in part])
-                split = np.split(words, ends[:-1])
-                for image, descriptors, own in zip(ids[start : start + _TOGETHER], part, split, strict=True):
-                    encodings.append(encoder.encode(descriptors, own))
-                    at, crc = log.append(own[:, 0].astype("<i4").tobytes())
-                    self.catalogue.run(
-                        "UPDATE images SET words_at = ?, words = ?, words_crc = ? WHERE id = ?",
-                        (at, len(encodings[-1]), crc, image),
-                    )
-            log.sync()
-            self.catalogue.set("words_end", log.end)
-        self._add_segment(Segment.build(ids, encodings, encoder.code_bytes))
-
-    def _encoder_for(self, codebook: Codebook) -> WordFilter:
-        """What encodes with the codebook of this generation, loaded once a generation."""
-        generation = self.generation
+    def _encoder_for(self, generation: int, codebook: Codebook | None = None) -> Encoder:
+        """What encodes with the codebook of a generation, loaded once. codebook: that, where it is at hand."""
         if self._encoder is None or self._encoder[0] != generation:
-            signer = self.learned(generation)[1] if self.recipe.hamming is not None else None
-            self._encoder = generation, word_filter(self.recipe, codebook, signer)
+            if codebook is None or self.recipe.hamming is not None:
+                learned = self.learned(generation)
+            else:
+                learned = codebook, None
+            words, renewed = self.words_path(generation), generation == self.renewal
+            encoder = Encoder(self.data, self.catalogue, self.recipe, learned, words, renewed=renewed)
+            self._encoder = generation, encoder
         return self._encoder[1]
 
-    def _add_segment(self, segment: Segment) -> None:
-        self._insert_segment([segment], len(segment))
-        while names := self._mergeable():
-            segments = [Segment.open(self.folder / name) for name in names]
-            live = self.catalogue.table("SELECT id FROM images", 1)[:, 0]
-            alive = np.zeros(max(int(s.images.max(initial=0)) for s in segments) + 1, bool)
-            alive[live[live < len(alive)]] = True
-            self._insert_segment(merged(segments, alive.__getitem__), None)
-            marks = ",".join("?" * len(names))
-            self.catalogue.run(f"DELETE FROM segments WHERE name IN ({marks})", names)
-
-    def _insert_segment(self, parts: Any, postings: int | None) -> None:
-        number = int(self.catalogue.get("segment") or 0) + 1
-        name = f"inverted-{number:08}"
-        shutil.rmtree(self.folder / name, ignore_errors=True)
-        crc = write_segment(self.folder / name, parts)
-        if postings is None:
-            postings = len(Segment.open(self.folder / name))
-        self.catalogue.set("segment", number)
-        self.catalogue.run("INSERT INTO segments VALUES (?, ?, ?)", (name, postings, crc))
-
-    def _mergeable(self) -> list[str]:
-        """The newest segments, once there are enough of a like size: amortised, each posting moves log₄ times."""
-        rows = self.catalogue.rows("SELECT name, postings FROM segments ORDER BY name DESC")
-        tail = [name for name, postings in rows if postings <= _MERGE * max(1, rows[0][1])]
-        return tail if len(tail) >= _MERGE else []
-
-    def _words_path(self, generation: int) -> Path:
-        return self.folder / f"words-{generation}.log"
+    def words_path(self, generation: int) -> Path:
+        """Where the words lie that the codebook of a generation gives."""
+        return self.data / f"words-{generation}.log"
 
     def _sweep(self) -> None:
         """Delete what a crash or an older generation left and the catalogue does not name."""
-        generation = self.generation
-        named = {name for (name,) in self.catalogue.rows("SELECT name FROM segments")}
-        learned = self._words_path(generation), self.codebook_path(generation), self.signer_path(generation)
-        named |= {path.name for path in learned}
+        named = {
+            name
+            for table in ("segments", "renewed_segments")
+            for (name,) in self.catalogue.rows(f"SELECT name FROM {table}")
+        }
+        for generation in (self.generation, self.renewal):
+            learned = self.words_path(generation), self.codebook_path(generation), self.signer_path(generation)
+            named |= {path.name for path in learned}
         if (index := self.catalogue.get("index")) is not None:
             named.add(index["folder"])
         if (function := self.catalogue.get("hash")) is not None:
             named.add(function)
-        for path in self.folder.iterdir():
-            ours = path.name.lstrip(".").startswith(("inverted-", "words-", "codebook-", "hamming-", "index-", "hash-"))
+        for path in self.data.iterdir():
+            ours = path.name.lstrip(".").startswith(_SWEPT)
             if ours and path.name not in named:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def _sweep_data(self) -> None:
+        """Delete the data that an upgrade has taken the place of."""
+        if self.data == self.folder:
+            return
+        for path in self.folder.iterdir():
+            older = path.name.startswith(UPGRADE) and path.name < f"{self.data.name}~" and path != self.data
+            if older or path.name.lstrip(".").startswith(_DATA):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for name in (FILE, f"{FILE}-journal", _LOCK):  # of the collection that the data were first
+            (self.data / name).unlink(missing_ok=True)
 
 
 def read_features(log: LogReader, at: int, count: int, stage: LocalStage | None) -> LocalFeatures:
@@ -475,5 +565,5 @@ def _lock(folder: Path) -> BinaryIO:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.close()
-        raise CollectionError(f"{folder}: another process is writing to it; wait for it or stop it") from error
+        raise LockedError(f"{folder}: another process is writing to it; wait for it or stop it") from error
     return file

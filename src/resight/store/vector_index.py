@@ -8,6 +8,7 @@ search is reading is never written to (survey §7 (1); Douze et al., "The Faiss 
 
 import os
 import re
+import shutil
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from resight.errors import CollectionError
 from resight.store.log import sync_folder
+from resight.store.mapped import Mapped
 
 _CODES, _IDS = "codes.faiss", "ids"
 _READ = 1 << 20  # bytes read at a time
@@ -85,10 +87,13 @@ class VectorEngine(Protocol):
 
 
 class VectorIndex:
-    """A trained faiss index over N vectors. ids: (N,) ascending int64, the image of each."""
+    """A trained faiss index over N vectors. ids: (N,) ascending int64, the image of each.
 
-    def __init__(self, index: Any, ids: NDArray[np.int64], choice: IndexChoice) -> None:
-        self._index, self.choice = index, choice
+    file: that faiss maps its codes from, if it does.
+    """
+
+    def __init__(self, index: Any, ids: NDArray[np.int64], choice: IndexChoice, file: Mapped | None = None) -> None:
+        self._index, self.choice, self._file = index, choice, file
         self._or_none = np.append(ids, -1)  # by row, which faiss gives as −1 for none
         self._ids = self._or_none[:-1]
 
@@ -134,7 +139,7 @@ class VectorIndex:
         """The same, asked as another choice of the same kind says."""
         if choice.kind != self.choice.kind:
             raise ValueError(f"this index is {self.choice.kind}, not {choice.kind}")
-        return type(self)(self._index, self._ids, choice)
+        return type(self)(self._index, self._ids, choice, self._file)
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -155,7 +160,12 @@ class VectorIndex:
         return len(faiss.serialize_index(self._index)) + self._ids.nbytes
 
     def candidates(self, queries: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-        """As ``VectorEngine.candidates``: those of the k nearest codes."""
+        """As ``VectorEngine.candidates``: those of the k nearest codes.
+
+        CollectionError where the file has been cut short since it was opened.
+        """
+        if self._file is not None:
+            self._file.check()
         wanted = min(k, len(self))
         if wanted == 0 or len(queries) == 0:
             return np.full((len(queries), k), -1, np.int64)
@@ -164,9 +174,15 @@ class VectorIndex:
         return np.pad(found, ((0, 0), (0, k - wanted)), constant_values=-1) if wanted < k else found
 
     def save(self, folder: Path) -> int:
-        """Write to a new folder; its CRC-32, once it is on the disk."""
+        """Write to a folder, in place of what a failed saving left there; its CRC-32, once it is on the disk.
+
+        Raises OSError where it cannot be written.
+        """
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        faiss.write_index(self._index, str(folder / _CODES))
+        # Not by name: faiss then says nothing where a full disk refuses the last block, at closing.
+        with (folder / _CODES).open("wb") as codes:
+            faiss.write_index(self._index, _SWIG.PyCallbackIOWriter(codes.write))
         (folder / _IDS).write_bytes(self._ids.astype("<i8").tobytes())
         for name in (_CODES, _IDS):
             with (folder / name).open("rb") as file:
@@ -179,13 +195,14 @@ class VectorIndex:
     def open(cls, folder: Path, choice: IndexChoice) -> Self:
         """Raises CollectionError where the index is missing or damaged."""
         try:
+            file = Mapped(folder / _CODES)
             index = faiss.read_index(str(folder / _CODES), faiss.IO_FLAG_MMAP_IFC)
             ids = np.fromfile(folder / _IDS, "<i8").astype(np.int64, copy=False)
         except (OSError, RuntimeError) as error:
             raise CollectionError(f"{folder}: cannot be read; `resight tune` builds it anew") from error
         if index.ntotal != len(ids):
             raise CollectionError(f"{folder}: is damaged; `resight tune` builds it anew")
-        return cls(index, ids, choice)
+        return cls(index, ids, choice, file)
 
 
 def _copy(index: Any) -> Any:

@@ -3,26 +3,23 @@
 import os
 import signal
 import sys
-import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
-from multiprocessing.context import SpawnContext, SpawnProcess
-from multiprocessing.popen_spawn_posix import Popen
-from types import ModuleType
 
 import cv2
 from pebble import ProcessExpired, ProcessPool
 
 from resight.describe.local_features import LocalExtractor, load_local
 from resight.describe.views import Feeding, Views
-from resight.errors import ImageError
+from resight.errors import ImageError, ResightError, UnreadError
+from resight.images.damage import unforeseen
 from resight.images.read import decode_with_facts, digest, load
 from resight.images.sources import Source
 from resight.local.features import LocalFeatures
+from resight.processes import MEMORY, GuardlessContext, bound_memory, die_with, quiet_decoders
 from resight.recipes.recipe import Recipe
 
 _WAITING = 4  # files in flight for each worker: keeps them busy and memory bounded
@@ -32,6 +29,8 @@ _WAITING = 4  # files in flight for each worker: keeps them busy and memory boun
 class Outcome:
     """What became of a file. `reason` says why it failed; `size` is None where its content was known already.
 
+    digest: of its content, "" where that was not read or not told in time. again: whether a failure was of the place
+        it lies in, so that it is worth reading again although it has not changed.
     views: what goes through the recipe's networks, or None where it has none. metadata: what EXIF says.
     """
 
@@ -41,24 +40,8 @@ class Outcome:
     local: LocalFeatures | None = None
     views: tuple[Views, ...] | None = None
     reason: str | None = None
+    again: bool = False
     metadata: Mapping[str, str | float] = field(default_factory=dict)
-
-
-class _Process(SpawnProcess):
-    @staticmethod
-    def _Popen(process_obj: SpawnProcess) -> Popen:  # type: ignore[override]
-        script = sys.modules["__main__"]
-        sys.modules["__main__"] = ModuleType("__main__")
-        try:
-            return Popen(process_obj)
-        finally:
-            sys.modules["__main__"] = script
-
-
-class GuardlessContext(SpawnContext):
-    """Of spawned processes that do not run the user's script again, so that scripts need no `__main__` guard."""
-
-    Process = _Process
 
 
 def describe_files(
@@ -101,7 +84,7 @@ def _result(source: Source, future: object, timeout: float) -> Outcome:
     except ProcessExpired as error:
         return Outcome(source, reason=f"killed the process that read it (exit code {error.exitcode})")
     except MemoryError:
-        return Outcome(source, reason="needs more memory than there is")
+        return Outcome(source, reason=f"needs more than {MEMORY >> 30} GiB of memory to read and describe")
     return outcome
 
 
@@ -122,31 +105,34 @@ def _start(recipe: Recipe, feedings: tuple[Feeding, ...], known: frozenset[str],
     _local = None if recipe.local is None else load_local(recipe.local, recipe.name)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)  # the workers share the cores
-
-
-def die_with(parent: int) -> None:
-    """End this process soon after its parent is gone, also when that was killed outright."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    quiet_decoders()
+    bound_memory(MEMORY)
 
 
 def _describe(source: Source) -> Outcome:
     try:
+        return _outcome(source)
+    except (ResightError, MemoryError):
+        raise
+    except Exception as error:
+        return Outcome(source, reason=unforeseen(error))
+
+
+def _outcome(source: Source) -> Outcome:
+    try:
         data = load(source.origin)
-        content = digest(data)
-        if content in _known:
-            return Outcome(source, content)
+    except ImageError as error:
+        return Outcome(source, reason=error.reason, again=isinstance(error, UnreadError))
+    content = digest(data)
+    if content in _known:
+        return Outcome(source, content)
+    try:
         image, facts = decode_with_facts(data, source.origin, max_side=_recipe.image.max_side)
     except ImageError as error:
-        return Outcome(source, reason=error.reason)
+        return Outcome(source, content, reason=error.reason)
     try:
         local = None if _local is None else _local.extract(image)
         views = tuple(feeding.views(image.pixels) for feeding in _feedings) or None
     except cv2.error as error:
-        return Outcome(source, reason=f"no features could be described: {error.err}")
+        return Outcome(source, content, reason=f"no features could be described: {error.err}")
     return Outcome(source, content, image.size, local, views, metadata=facts)

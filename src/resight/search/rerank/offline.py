@@ -17,6 +17,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from resight.errors import QueryError, RecipeError
+from resight.parsing import load_array, parse_json
 from resight.search.ranking import Ranking
 from resight.search.rerank.diffusion import check_alpha
 from resight.search.rerank.neighbours import nearest
@@ -106,9 +107,9 @@ class OfflineDiffusion:
         if not (folder / "meta.json").is_file():
             raise RecipeError(f"{folder}: holds no offline diffusion; make one with `OfflineDiffusion.build`")
         try:
-            header = json.loads((folder / "meta.json").read_text())
+            header = parse_json((folder / "meta.json").read_text())
             version, sources, gamma = int(header["format"]), int(header["sources"]), float(header["gamma"])
-            arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in _ARRAYS}
+            arrays = {name: load_array(folder / f"{name}.npy", "r") for name in _ARRAYS}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecipeError(f"{folder}: is damaged: {error}; build it again") from error
         if version != _FORMAT:

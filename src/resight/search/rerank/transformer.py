@@ -9,7 +9,6 @@ Architecture, names and defaults are those of the authors' published networks fo
 (github.com/uvavision/RerankingTransformer, ``RRT_GLD/models``).
 """
 
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, normalize
 
 from resight.artefact import load_artefact, save_artefact
 from resight.errors import QueryError, RecipeError
-from resight.networks.weights import load_into
+from resight.networks.weights import load_into, unpickled
 from resight.search.ranking import Ranking
 from resight.search.rerank.reranker import best, check_depth, first
 
@@ -314,10 +313,7 @@ class TransformerReranker:
 def _read_published(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise RecipeError(f"{path}: no such weights file; check the path")
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, TypeError, EOFError, LookupError, pickle.UnpicklingError) as error:
-        raise RecipeError(f"{path}: not a readable checkpoint of tensors: {error}") from error
+    loaded = unpickled(path)
     state = loaded.get("state") if isinstance(loaded, Mapping) else None
     if not isinstance(state, Mapping) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise RecipeError(f"{path}: a published Reranking Transformer has its parameters under `state`; this has none")

@@ -1,8 +1,6 @@
 """Re-ranking for somebody's own vector database: ids and vectors in a file, rankings out."""
 
-import json
 import tempfile
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from resight.errors import QueryError
 from resight.features.multiscale import l2_normalise
+from resight.parsing import load_arrays, parse_json
 from resight.recipes.rerank_stages import RerankStage
 from resight.search.ranking import Ranking
 from resight.search.rerank.cache import Cache
@@ -65,17 +64,16 @@ def read_vectors(path: str | Path) -> VectorFile:
     boxes = None
     try:
         if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                ids, vectors = file["ids"], file["vectors"]
-                boxes = file.get("boxes")
-                paths = tuple(file["paths"].tolist()) if "paths" in file else None
+            file = load_arrays(path)
+            ids, vectors, boxes = file["ids"], file["vectors"], file.get("boxes")
+            paths = tuple(map(str, file["paths"].tolist())) if "paths" in file else None
         else:
             with safe_open(path, "numpy") as tensors:
                 ids, vectors = tensors.get_tensor("ids"), tensors.get_tensor("vectors")
                 boxes = tensors.get_tensor("boxes") if "boxes" in tensors.keys() else None  # noqa: SIM118 (no mapping)
                 listed = (tensors.metadata() or {}).get("paths")
-                paths = None if listed is None else tuple(map(str, json.loads(listed)))
-    except (OSError, KeyError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+                paths = None if listed is None else tuple(map(str, parse_json(listed)))
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
         raise QueryError(
             f"{path}: is not a file of ids and vectors ({error}): give an .npz or .safetensors with the arrays ids and "
             "vectors, as `resight export` writes"

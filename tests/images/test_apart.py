@@ -1,0 +1,79 @@
+"""Reading in a process of its own: what it gives is the same, and what would end this process ends that one."""
+
+import multiprocessing
+import os
+import time
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from resight.errors import ImageError, QueryError
+from resight.geometry.boxes import check_box
+from resight.images.apart import Apart, decode_apart, listing_apart, read_image_apart, run_apart
+from resight.images.limits import Limits
+from resight.images.read import read_image
+
+
+@pytest.fixture(scope="module")
+def apart():
+    processes = Apart(1)
+    yield processes
+    processes.close()
+
+
+@pytest.fixture
+def photo(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save(tmp_path / "a.png")
+    return tmp_path / "a.png"
+
+
+def test_what_is_read_apart_is_what_is_read(photo):
+    wanted = read_image(photo, max_side=20)
+    for image in (read_image_apart(photo, max_side=20), decode_apart(photo.read_bytes(), str(photo), max_side=20)):
+        np.testing.assert_array_equal(image.pixels, wanted.pixels)
+        assert (image.size, image.origin) == (wanted.size, wanted.origin)
+    assert read_image_apart(wanted) is wanted
+
+
+def test_what_is_wrong_is_said_as_it_is_here(photo, tmp_path):
+    with pytest.raises(ImageError, match="does not exist"):
+        read_image_apart(tmp_path / "absent.png")
+    with pytest.raises(ImageError, match="more than the limit of 100"):
+        read_image_apart(photo, limits=Limits(pixels=100))
+    with pytest.raises(QueryError, match="is empty"):
+        run_apart(check_box, (1, 1, 1, 1), (5, 5), "a picture")
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(ImageError, match="not a regular file"):
+        listing_apart(str(tmp_path / "pipe.zip"))
+
+
+def test_relative_paths_are_those_of_the_moment(photo, tmp_path, monkeypatch):
+    read_image_apart(photo)
+    (tmp_path / "deeper").mkdir()
+    photo.rename(tmp_path / "deeper" / "b.png")
+    monkeypatch.chdir(tmp_path / "deeper")
+    image = read_image_apart("b.png")
+    assert image.size == (40, 30) and image.origin == "b.png"
+
+
+def test_a_daemonic_process_reads_by_itself(photo):
+    context = multiprocessing.get_context("fork")
+    with context.Pool(1) as pool:
+        assert pool.apply(read_image_apart, (photo,)).size == (40, 30)
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda apart: apart.run(9, os.abort), "killed the process that read it"),
+        (lambda apart: apart.run(0.2, time.sleep, 60), "took longer than 0 s"),
+        (lambda apart: apart.run(9, divmod, 1, 0), "unforeseen way.*ZeroDivisionError"),
+        (lambda apart: apart.run(9, bytearray, 5 * 2**30), "needs more than 4 GiB of memory"),
+    ],
+)
+def test_harm_is_named_and_the_next_file_is_read(apart, photo, harm, said):
+    with pytest.raises(ImageError, match=said):
+        harm(apart)
+    assert apart.decode(photo.read_bytes(), "a").size == (40, 30)
