@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -62,6 +64,25 @@ def test_a_daemonic_process_reads_by_itself(photo):
     context = multiprocessing.get_context("fork")
     with context.Pool(1) as pool:
         assert pool.apply(read_image_apart, (photo,)).size == (40, 30)
+
+
+_IN_PROCESSES = """
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from resight.images.apart import read_image_apart
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn")) as processes:
+        print(processes.submit(read_image_apart, sys.argv[1]).result().size)
+"""
+
+
+def test_a_process_that_is_no_daemon_ends_with_its_work(photo, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(_IN_PROCESSES)
+    done = subprocess.run([sys.executable, str(script), str(photo)], capture_output=True, text=True, timeout=120)
+    assert done.stdout == "(40, 30)\n", done.stderr
 
 
 @pytest.mark.parametrize(

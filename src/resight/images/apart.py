@@ -4,7 +4,6 @@ A decoder is native code that damaged files are made to break. Here a file that 
 memory ends as an ImageError, and the next one is read as if nothing had been.
 """
 
-import atexit
 import multiprocessing
 import os
 import signal
@@ -12,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -73,6 +73,8 @@ class Apart:
                 self._pool = ProcessPool(
                     self._processes, initializer=_start, initargs=start, context=GuardlessContext()
                 )
+                # Where multiprocessing began this process it leaves atexit out, and at its end waits for all children.
+                Finalize(None, self.close, exitpriority=0)
             return self._pool
 
     def decode(self, data: bytes, origin: str, *, max_side: int | None = None, limits: Limits = _DEFAULT) -> Image:
@@ -171,7 +173,6 @@ def _start(parent: int) -> None:
 
 
 _own = Apart(1)
-atexit.register(lambda: _own.close())
 
 
 def _forget() -> None:
