@@ -1,5 +1,6 @@
 """Small textured pictures, and views of them under known maps, that the tests of several rooms share."""
 
+import functools
 import json
 import os
 import signal
@@ -20,6 +21,16 @@ from resight.search.collection import Collection
 SIDE = 320
 OBJECTS = ("astronaut", "chelsea", "coffee", "rocket")
 OTHERS = ("brick", "grass", "hubble_deep_field", "moon")
+
+
+@pytest.fixture(scope="session")
+def sketched_once():
+    """What is known of a network's layers is the same each time, and takes most of the time of making a small one."""
+    from resight.networks.sketch import Sketch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("resight.networks.backbone.Sketch", functools.lru_cache(Sketch))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

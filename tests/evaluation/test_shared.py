@@ -22,6 +22,8 @@ from resight.search.alike import copy_descriptions, descriptions  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 from resight.search.vectors import read_vectors  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("sketched_once")
+
 
 def nothing(phase, done, total):
     pass

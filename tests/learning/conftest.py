@@ -11,16 +11,6 @@ SIZE = (96, 64)  # width and height of the pictures, which go into the networks 
 
 
 @pytest.fixture(scope="session")
-def sketched_once():
-    """What is known of a network's layers is the same each time, and takes most of the time of making a small one."""
-    from resight.networks.sketch import Sketch
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("resight.networks.backbone.Sketch", functools.lru_cache(Sketch))
-        yield
-
-
-@pytest.fixture(scope="session")
 def weights_of(tmp_path_factory):
     """Gives the file of a network's random weights, with statistics as if it were trained."""
     import safetensors.torch

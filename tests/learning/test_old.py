@@ -23,6 +23,8 @@ from resight.recipes import Recipe, load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 from resight.search.upgrade import upgrade  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("sketched_once")
+
 NETWORK = "test_resnet.r160_in1k"
 
 

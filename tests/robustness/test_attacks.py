@@ -44,9 +44,8 @@ def test_all_is_within_epsilon(seed, epsilon, steps, dark):
     made = universal(means, [pixels], [clean], epsilon=epsilon, passes=steps, side=9, seed=seed)
     assert float(made.perturbation.abs().max()) <= epsilon
     assert within(made.apply(pixels), pixels, epsilon)
-    assert within(
-        black_box(lambda x: float(x.mean()), pixels, epsilon=epsilon, queries=steps, seed=seed)[0], pixels, epsilon
-    )
+    asked = black_box(lambda x: float(x.mean()), pixels, epsilon=epsilon, queries=steps, seed=seed)
+    assert within(asked, pixels, epsilon)
 
 
 def test_the_target_is_reached_where_it_can_be_and_the_own_descriptor_left():
@@ -97,8 +96,8 @@ def test_a_black_box_lowers_the_score_by_exactly_so_many_queries():
         asked.append(x.copy())
         return float(x.astype(float).sum())
 
-    found, queries = black_box(score, pixels, epsilon=8, queries=300, seed=0)
-    assert queries == len(asked) == 300
+    found = black_box(score, pixels, epsilon=8, queries=300, seed=0)
+    assert len(asked) == 300
     assert found.sum(dtype=int) == min(x.sum(dtype=int) for x in asked) < asked[0].sum(dtype=int) - 2 * pixels.size
     assert set(np.unique(found.astype(int) - pixels)) == {-8, 8}
     with pytest.raises(ValueError, match="at least one query"):

@@ -15,6 +15,8 @@ from resight.networks.architectures import create_free_size  # noqa: E402
 from resight.recipes import Recipe, load_recipe  # noqa: E402
 from resight.robustness.gradients import PixelDescriber, as_pixels, as_tensor  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("sketched_once")
+
 STAGE = {"network": "test_resnet.r160_in1k", "layer": "layer3", "max_side": 64, "whiten": "none"}
 CASES = {
     "one scale": {"scales": [1.0]},

@@ -22,6 +22,8 @@ from resight.robustness.study_incremental import (  # noqa: E402
     study_incremental,
 )
 
+pytestmark = pytest.mark.usefixtures("sketched_once")
+
 
 def clouds(classes: int, each: int, seed: int = 0) -> Examples:
     """Unit vectors around a place for each class, and twice as many dimensions of noise that say nothing of it."""

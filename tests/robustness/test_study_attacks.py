@@ -24,6 +24,8 @@ from resight.robustness.attack_bench import Effort  # noqa: E402
 from resight.robustness.study_attacks import study_attacks  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("sketched_once")
+
 NETWORK = "test_resnet.r160_in1k"
 
 
@@ -78,7 +80,7 @@ def test_clean_figures_are_those_of_evaluate(study, labelled, table):
     from dataclasses import replace
 
     facts = study.protocol["sets"]["views"]
-    assert facts["queries"] == 2 and facts["learned on"] == 1
+    assert (facts["queries"], facts["learned on"], facts["average precision"]) == (2, 1, "trapezoidal")
     plain = {key: table[key] for key in table if key not in ("local", "codebook", "verify", "calibration")}
     chosen = np.sort(np.random.default_rng(0).choice(4, 2, replace=False))
     part = replace(labelled, queries=tuple(labelled.queries[n] for n in chosen))
@@ -168,6 +170,21 @@ def test_it_asks_for_what_there_is(labelled, table):
         study_attacks([labelled], recipes, queries=4)
     with pytest.raises(ResightError, match=r"has no \[global\] table"):
         study_attacks([labelled], {"x": load_recipe("rootsift-asmk")}, attacks=["untargeted"], workers=1)
+
+
+def test_what_makes_a_set_worth_less_is_said(labelled, table, tmp_path, monkeypatch):
+    shutil.copytree(labelled.root, tmp_path / "views")
+    broken = next(p for p in labelled.database if not any(p in query.positives for query in labelled.queries))
+    (tmp_path / "views" / broken).write_bytes(b"no picture")
+    monkeypatch.setattr(
+        "resight.robustness.study_attacks.fitted_share", lambda *_: {"codebook": 0.1, "whitening": 0.25}
+    )
+    plain = {key: table[key] for key in table if key not in ("local", "codebook", "verify", "calibration")}
+    recipes = {"one": Recipe.model_validate(plain)}
+    found = study_attacks([load_labelled(tmp_path / "views")], recipes, attacks=[], queries=1, workers=1)
+    assert [result.attack for result in found.results] == ["clean"]
+    unread, learned = found.warnings
+    assert "1 of its images cannot be read" in unread and "25 % of its photos were learned from" in learned
 
 
 def test_the_command(labelled, table, tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resight.cli import results
+from resight.cli.queries import without
 from resight.search.agreement import PLACES, first_place, is_suspect
 from resight.search.collection import Collection
 from resight.search.examples import Example
@@ -52,6 +53,12 @@ def test_a_search_tells_the_place_in_the_filters_ranking(indexed, photos):
         assert matches and ranking.place == 1 + min(first.index(match) for match in matches)
         assert not ranking.suspect
         assert collection.search(query, exact=True).place == ranking.place
+
+
+def test_without_one_of_its_matches_the_place_of_the_others_is_not_known():
+    ranking = Ranking(np.array([3, 1, 2]), np.float32([0.9, 0.8, 0.1]), (None,) * 3, 0.5, True, 1)
+    assert without(ranking, 3).place is None and without(ranking, 3).ids.tolist() == [1, 2]
+    assert without(ranking, 2).place == without(ranking, 7).place == 1
 
 
 @pytest.mark.parametrize("place", [None, 2, 9])

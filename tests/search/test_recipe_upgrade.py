@@ -26,6 +26,8 @@ from resight.search.collection import Collection  # noqa: E402
 from resight.search.upgrade import cancel, upgrade  # noqa: E402
 from resight.server.readers import Readers  # noqa: E402
 from resight.store import indexing, successor, workers  # noqa: E402
+from resight.store.qdrant_engine import EngineFacts  # noqa: E402
+from resight.store.store import Store  # noqa: E402
 
 FEW = ("astronaut-1.png", "astronaut-2.jpg", "coffee-1.png", "coffee-2.jpg", "moon.png", "rocket-1.png")
 
@@ -281,12 +283,71 @@ def test_one_at_a_time_and_none_after_it_is_given_up(tmp_path, recipes, few, mon
     assert upgrade(path, recipes["words"], workers=1).changed
 
 
+def test_ctrl_c_while_a_batch_is_kept_does_not_keep_it_twice(tmp_path, recipes, few, monkeypatch):
+    """Or its images would have their words twice."""
+    path = made(tmp_path / "c", recipes["regions"], few)
+    monkeypatch.setattr(successor, "_BATCH_IMAGES", 4)
+    add, kept = Store.add, []
+
+    def stopped(self, new, *others):
+        add(self, new, *others)
+        kept.extend(item.id for item in new)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(path, recipes["words"], workers=1)
+    assert kept == [1, 2, 3, 4]
+    report = upgrade(path, recipes["words"], workers=1)
+    assert report.changed and report.described == 5
+    assert answers(path, few) == answers(made(tmp_path / "anew", recipes["words"], few), few)
+
+
+def test_a_photo_that_moves_before_its_turn_is_not_dropped(tmp_path, recipes, few):
+    photos = tmp_path / "photos"
+    shutil.copytree(few, photos)
+    path = made(tmp_path / "c", recipes["regions"], photos)
+
+    def move(progress) -> None:
+        if progress.phase == "describing" and progress.done == 2 and (photos / "moon.png").exists():
+            (photos / "moon.png").rename(photos / "z.png")
+            with Store(path, write=True) as store, store.catalogue.transaction() as db:  # as indexing does
+                names = str(photos / "z.png"), str(photos / "moon.png")
+                db.execute("UPDATE images SET origin = ? WHERE origin = ?", names)
+
+    report = upgrade(path, recipes["words"], drop=True, workers=1, progress=move)
+    assert not report.changed and [(Path(o).name, "moved" in why) for o, why in report.lacking] == [("z.png", True)]
+    report = upgrade(path, recipes["words"], drop=True, workers=1)
+    assert (report.changed, report.images, report.lacking) == (True, 9, ())
+
+
+def test_a_vector_database_connected_meanwhile_keeps_it_as_it_is(tmp_path, recipes, few):
+    """It holds vectors of the old recipe, which nothing would compare with queries of the new one but the search."""
+    path = made(tmp_path / "c", recipes["regions"], few)
+
+    def connect(progress) -> None:
+        if progress.phase == "describing" and progress.done == 3:
+            with Store(path, write=True) as store:
+                store.set_engine(EngineFacts("http://127.0.0.1:9", "name", "owner", 256))
+
+    with pytest.raises(CollectionError, match="vector database"):
+        upgrade(path, recipes["words"], workers=1, progress=connect)
+    with Store(path, write=False) as store:
+        assert store.recipe == recipes["regions"] and store.engine() is not None
+
+
 def test_a_service_takes_it_up(tmp_path, recipes, few):
     path = made(tmp_path / "c", recipes["words"], few)
     readers = Readers(path)
-    before, _ = readers.searchable()
+    before, first = readers.searchable()
+    with Collection.open(path, write=True) as collection:
+        collection.set_metadata({2: {"name": "given"}})
+    _, second = readers.searchable(now=True)
     upgrade(path, recipes["codes"], workers=1)
-    after, _ = readers.searchable(now=True)
+    after, third = readers.searchable(now=True)
+    assert first < second < third  # by which it knows what it has answered already
+    assert readers.searchable(now=True) == (after, third)
     assert (before.recipe, after.recipe, readers.live.recipe) == (recipes["words"], recipes["codes"], recipes["codes"])
     assert len(after.search(few / "moon.png")) == len(before.search(few / "moon.png")) == 9
     assert readers.live.info().recipe == recipes["codes"].name

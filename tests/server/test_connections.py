@@ -101,7 +101,7 @@ def test_a_body_that_trickles_is_given_up(hasty):
 
 
 def test_a_body_at_a_fair_rate_may_take_longer(hasty, monkeypatch):
-    monkeypatch.setattr(limits, "RATE", 200)
+    monkeypatch.setattr(limits, "RATE", 80)
     data = json.dumps({"examples": [{"image": 1}], "where": "id = 1 " + " " * 200}).encode()
     with connected(hasty.url) as connection:
         connection.sendall(head(hasty, "POST /v1/searches", Content_Type="application/json", Content_Length=len(data)))

@@ -105,6 +105,14 @@ def test_behind_a_proxy_each_client_guesses_for_himself_and_cannot_pretend(serve
     assert answers == [401] * GUESSES + [429]
     assert ask(TOKEN, "192.0.2.1") == 429 and ask(TOKEN, "192.0.2.1, 192.0.2.2") == 200
 
+    # Some proxies add a header of their own behind the client's.
+    def behind(token, *forwarded):
+        headers = [("Authorization", f"Bearer {token}"), *(("X-Forwarded-For", one) for one in forwarded)]
+        return httpx.get(f"{found.url}/v1/collection", headers=headers, trust_env=False).status_code
+
+    answers = [behind(f"guess {n}", f"198.51.100.{n}", "192.0.2.3") for n in range(GUESSES + 1)]
+    assert answers == [401] * GUESSES + [429] and behind(TOKEN, "192.0.2.3", "192.0.2.4") == 200
+
 
 def test_without_a_proxy_that_header_is_anyones(serve, indexed):
     found = serve(indexed, token=TOKEN)

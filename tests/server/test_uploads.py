@@ -92,7 +92,15 @@ def test_services_that_share_a_folder_make_room_in_it_together(tmp_path, apart):
     assert both[0].image(names[-1]).size == (120, 100)
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:50], lambda data: b"", lambda data: b"no picture"])
+def in_the_middle(data: bytes) -> bytes:
+    """What Pillow calls a SyntaxError, once it decodes."""
+    first, *others = data.split(b"IDAT")
+    return first + b"IDAT" + b"I\0\1T".join(others)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:50], lambda data: b"", lambda data: b"no picture", lambda data: b"[1]", in_the_middle]
+)
 @pytest.mark.parametrize("kind", ["png", "json"])
 def test_one_that_is_no_longer_whole_is_no_longer_there(tmp_path, apart, kind, damage):
     name, _ = Uploads(tmp_path, Limits(), 10**9, apart).keep(png(noise(0)))

@@ -113,8 +113,8 @@ def json(collection: "Collection", outcomes: Iterable[Outcome], everything: bool
     (3×3, query pixels → result pixels), outline (4 corners) and box (x1, y1, x2, y2) in the result's pixels; null where
     it was not verified. others: the same from inliers to box of further instances in the result.
     threshold: the least score of a match, or null with a recipe that cannot tell matches.
-    filter_rank: of the match that the filter, before verification, ranks first, from 1, or null; suspect: whether it is
-    so low that the two rankings disagree.
+    filter_rank: of the match that the filter, before verification, ranks first, from 1, or null, as also where the
+    query is an image of the collection; suspect: whether it is so low that the two rankings disagree.
     A query of several examples also has ``examples``: query, box and weight of each; and its results ``example``:
     the index there of the one that homography and outline are about, null where they were not verified.
     A query that could not be answered has ``error`` with the reason, and no results.

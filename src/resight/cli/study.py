@@ -1,6 +1,7 @@
 """Studies: what a part of a system, or the whole of it, does to mAP on labelled sets."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from resight.evaluation.plot import Study
     from resight.recipes import Recipe
     from resight.robustness.attack_study import AttackStudy
+    from resight.robustness.curves import Invariance
     from resight.robustness.incremental import IncrementalStudy
 
 app = typer.Typer(no_args_is_help=True, help="Compare parts of a network, networks, or whole systems on labelled sets.")
@@ -161,10 +163,7 @@ def training_set(
 
     rerankings = {text: [parse_stage(part) for part in text.split("+")] for text in stage or []}
     with _asked(into, quiet) as reporter:
-        named = [_named(text) for text in recipe]
-        recipes = {name: load_recipe(place) for name, place in named}
-        if len(recipes) < len(named):
-            raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+        recipes = _recipes(recipe, load_recipe)
         found = study_training_set(_load(sets), recipes, rerankings, workers=workers, progress=reporter)
     _finish(found, into)
 
@@ -206,10 +205,7 @@ def invariance(
 
     looks = parse_looks(turns or [], scales or [], merge)
     with _asked(into, quiet) as reporter:
-        named = [_named(text) for text in recipe or [DEFAULT_RECIPE]]
-        recipes = {name: load_recipe(place) for name, place in named}
-        if len(recipes) < len(named):
-            raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+        recipes = _recipes(recipe or [DEFAULT_RECIPE], load_recipe)
         found = study_invariance(
             [each if queries is None else sample(each, queries, seed) for each in _load(sets)],
             recipes,
@@ -220,10 +216,7 @@ def invariance(
             workers=workers,
             report=reporter.report,
         )
-    found.write(into)
-    for warning in found.warnings:
-        output.note(warning)
-    output.line(found.table())
+    _finish(found, into)
 
 
 @app.command()
@@ -267,10 +260,7 @@ def attacks(
     from resight.robustness.study_attacks import EPSILONS, study_attacks
 
     with _asked(into, quiet) as reporter:
-        named = [_named(text) for text in recipe]
-        recipes = {name: chosen_recipe(place, weights) for name, place in named}
-        if len(recipes) < len(named):
-            raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+        recipes = _recipes(recipe, lambda place: chosen_recipe(place, weights))
         found = study_attacks(
             _load(sets),
             recipes,
@@ -394,6 +384,15 @@ def _named(text: str) -> tuple[str, str]:
     return (name, place) if equals else (Path(text).name, text)
 
 
+def _recipes(texts: list[str], load: "Callable[[str], Recipe]") -> "dict[str, Recipe]":
+    """The recipes that options name, loaded, by what they are called; RecipeError where two are called alike."""
+    named = [_named(text) for text in texts]
+    recipes = {name: load(place) for name, place in named}
+    if len(recipes) < len(named):
+        raise RecipeError("two of the recipes have one name: tell them apart by --recipe NAME=RECIPE")
+    return recipes
+
+
 def _asked(into: Path, quiet: bool) -> Reporter:
     # Before the hours of work, not after them.
     check_empty(into)
@@ -406,7 +405,7 @@ def _load(sets: list[Path]) -> "list[LabelledSet]":
     return [load_labelled(path) for path in sets]
 
 
-def _finish(study: "Study | AttackStudy | IncrementalStudy", into: Path) -> None:
+def _finish(study: "Study | AttackStudy | IncrementalStudy | Invariance", into: Path) -> None:
     study.write(into)
     for warning in study.warnings:
         output.note(warning)

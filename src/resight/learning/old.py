@@ -5,8 +5,8 @@ Backward-Compatible Representation Learning", CVPR 2020) adds to the loss its ow
 classifier; here, as the paper has it for objects that the old one was not trained on, each class's row is the mean of
 the old network's vectors of its photos. Distillation draws each photo's vector to the old network's (Li & Hoiem,
 "Learning without Forgetting", ECCV 2016, of features in place of class scores). Replay shows photos of the old objects
-in each batch (Rebuffi et al., "iCaRL", CVPR 2017; here of all of them, not of a chosen few). What is said of these papers was not
-checked against their texts.
+in each batch (Rebuffi et al., "iCaRL", CVPR 2017; here of all of them, not of a chosen few). What is said of these
+papers was not checked against their texts.
 """
 
 from collections.abc import Sequence

@@ -137,7 +137,7 @@ class Bench:
             return self.answer(victim, pixels, defence, verified=verified, ask=asked).mean_score(kept)
 
         seed = self._seed(victim.place, 3, epsilon)
-        altered, _ = black_box(score, victim.pixels, epsilon=epsilon, queries=self.effort.asked - 1, seed=seed)
+        altered = black_box(score, victim.pixels, epsilon=epsilon, queries=self.effort.asked - 1, seed=seed)
         return altered, asked
 
     def _learned(self, epsilon: int, defence: Defence) -> Universal:

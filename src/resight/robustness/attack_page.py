@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import ImageError, ResightError
+from resight.images.apart import read_image_apart
 from resight.images.read import read_image, thumbnail_jpeg
 from resight.robustness.attack_study import AttackStudy, Shown
 
@@ -86,7 +87,7 @@ def _article(shown: list[Shown]) -> Iterator[str]:
 
 def _found(path: str) -> str:
     try:
-        return _picture(read_image(path, max_side=_SIDE).pixels, path)
+        return _picture(read_image_apart(path, max_side=_SIDE).pixels, path)
     except ImageError as error:
         return f'<div class="picture"><p class="gone">{_text(error.reason)}</p></div>'
 

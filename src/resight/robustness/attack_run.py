@@ -50,7 +50,7 @@ class AttackRun:
             self.victims = [bench.victim(place, query) for place, query in enumerate(labelled.queries)]
         except ImageError as error:
             raise QueryError(f"a query of {labelled.name}: {error}") from error
-        self._made: dict[tuple[str, int, str, int], Pixels] = {}
+        self._made: dict[tuple[str, int, int], Pixels] = {}
 
     def results(self) -> Iterator[AttackResult]:
         """Of every search, clean first."""
@@ -76,11 +76,11 @@ class AttackRun:
         self, victim: Victim, attack: str, epsilon: int, defence: Defence, verified: bool, clean: Answer
     ) -> tuple[Pixels, int | None]:
         """As ``Bench.alter``; what follows gradients is made once where verification is all that differs."""
-        key = attack, epsilon, defence.name, victim.place
-        if attack != BLACK_BOX and key in self._made:
+        key = attack, epsilon, victim.place
+        if verified and key in self._made:
             return self._made[key], None
         pixels, asked = self.bench.alter(victim, attack, epsilon, defence, verified=verified, clean=clean)
-        if attack != BLACK_BOX:
+        if attack != BLACK_BOX and defence.name == "none" and self._searches[-1][1]:
             self._made[key] = pixels
         return pixels, asked
 

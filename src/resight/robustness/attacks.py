@@ -86,7 +86,8 @@ def universal(
 
     Li, Ji, Liu, Hong, Gao & Tian, "Universal Perturbation Attack Against Image Retrieval", ICCV 2019: a square that is
     stretched to each picture, and stepped by the sign of a momentum of gradients, by the point-wise loss of their code
-    (paper not checked). Theirs of pairs and lists of neighbours, and their random sizes, are left out.
+    (theFool32/UAP_retrieval; paper not checked). Theirs of pairs and lists of neighbours, their random sizes, steps
+    that shrink by the epoch and the halving of what is saturated are left out; and theirs begins with zeros.
     side: of the square, in pixels. passes: over all pictures, in orders that the seed draws.
     """
     rng = np.random.default_rng(seed)
@@ -113,13 +114,12 @@ def _stretched(perturbation: Tensor, x: Tensor) -> Tensor:
     return interpolate(perturbation[None], size, mode="bilinear", align_corners=False)
 
 
-def black_box(score: Score, pixels: Pixels, *, epsilon: int, queries: int, seed: int) -> tuple[Pixels, int]:
-    """A picture with a low score, found by random search, and how many queries were asked.
+def black_box(score: Score, pixels: Pixels, *, epsilon: int, queries: int, seed: int) -> Pixels:
+    """A picture with a low score, found by random search.
 
     Square Attack in L∞ (Andriushchenko, Croce, Flammarion & Hein, ECCV 2020; schedule and start of their code): stripes
     first, then squares of ±ε a channel that are kept where they lower the score.
-    queries: that may be asked, at least 1; fewer only where none can change anything.
-    Raises ValueError for fewer.
+    queries: that are asked, 1 at least; ValueError for fewer.
     """
     if queries < 1:
         raise ValueError(f"a black-box attack asks at least one query, not {queries}")
@@ -138,7 +138,7 @@ def black_box(score: Score, pixels: Pixels, *, epsilon: int, queries: int, seed:
         found = score(tried)
         if found < least:
             best, least = tried, found
-    return best, queries
+    return best
 
 
 def _within(values: NDArray[np.integer]) -> Pixels:

@@ -21,8 +21,8 @@ from resight.evaluation.protocol import fitted_share, ids_of, opened
 from resight.evaluation.study import check_names, set_facts
 from resight.evaluation.variants import Report, silent
 from resight.geometry.boxes import Box
+from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.recipes.query_stage import QueryStage
 from resight.recipes.recipe import Recipe
 from resight.robustness.curves import Invariance, Measured
@@ -121,7 +121,7 @@ def _curves(
 def _picture(labelled: LabelledSet, query: Query, side: int) -> tuple[Pixels, Box | None]:
     """A query's pixels, brought to a longest side, and its box in them."""
     try:
-        image = read_image(labelled.locate(query.path), max_side=side)
+        image = read_image_apart(labelled.locate(query.path), max_side=side)
     except ImageError as error:
         raise QueryError(f"query {query.path} of {labelled.name}: {error}") from error
     if query.box is None:

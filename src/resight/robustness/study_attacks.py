@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from resight.errors import ResightError
 from resight.evaluation.labelled import LabelledSet, Query, sample
 from resight.evaluation.measure import versions
-from resight.evaluation.protocol import ids_of, opened
+from resight.evaluation.plot import unusual
+from resight.evaluation.protocol import fitted_share, ids_of, opened
 from resight.evaluation.study import RANKED, check_names, set_facts
 from resight.evaluation.variants import Report, reading, silent
 from resight.recipes.recipe import Recipe
@@ -50,9 +52,11 @@ def study_attacks(
     made = [make_defence(name) for name in dict.fromkeys(defences)]
     results: list[AttackResult] = []
     shown: list[Shown] = []
-    facts, warned = {}, []
+    facts: dict[str, dict[str, Any]] = {}
+    warned = []
     for labelled in sets:
         chosen, learners = _drawn(labelled, queries, effort, learns="universal" in attacks)
+        shares: list[float] = []
         for name, recipe in recipes.items():
             with opened(recipe, None) as index:
                 paths = [labelled.locate(path) for path in labelled.database]
@@ -63,7 +67,12 @@ def study_attacks(
                 results += run.results()
                 shown += run.shown if not shown else []
                 unread = {n: "not indexed" for n, path in enumerate(labelled.database) if path not in ids}
-                facts[labelled.name] = {**set_facts(chosen, unread, None), "learned on": len(learners)}
+                shares += fitted_share(index.learned(), labelled, index).values()
+                facts[labelled.name] = {
+                    **set_facts(chosen, unread, max(shares, default=None)),
+                    "learned on": len(learners),
+                    "average precision": labelled.average_precision,
+                }
         if labelled.leave_one_out:
             warned.append(f"{labelled.name}: its queries are in its database, where an attacked one may find itself")
     protocol = {
@@ -74,7 +83,7 @@ def study_attacks(
         "figures": f"mAP; by the recipe; {RANKED}",
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "sets": facts,
-        "warnings": warned,
+        "warnings": [*warned, *unusual(facts)],
     }
     return AttackStudy(protocol, tuple(results), tuple(shown))
 

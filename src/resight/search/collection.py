@@ -159,7 +159,9 @@ class Collection:
         if not self._store.is_outdated:
             return False
         # The one before is not closed, as other threads may be reading it.
-        self._store = Store(self._store.folder, write=False)
+        store = Store(self._store.folder, write=False)
+        store.catalogue.before = self._store.catalogue.version  # as each connection counts from 1
+        self._store = store
         self._describer, self._searcher = Describer(self._store.recipe), None
         self._query = self._store.recipe.query
         return True

@@ -47,7 +47,7 @@ class Ranking:
     evidence: N entries, None where an image was not verified.
     threshold: entries with a score at or above it are accepted as matches; the rest is the tail that ``--all`` shows.
     place: the rank, from 1, in the filter's ranking of the match that stands first there; None where nothing is
-        verified, or no match found.
+        verified, no match found, or it is not known.
     """
 
     ids: NDArray[np.int64]

@@ -55,8 +55,8 @@ def upgrade(
 
     Meanwhile the collection can be searched and written; it is locked only at the end, for what came last. An
     interrupted upgrade is gone on with by the same call. An image whose photo is gone, has changed or cannot be read
-    keeps the collection as it is, unless `drop`, which leaves such images out. Ids, metadata and what was decided about
-    duplicates stay.
+    keeps the collection as it is, unless `drop`, which leaves such images out (but for one whose photo was moved
+    meanwhile: the next call finds it). Ids, metadata and what was decided about duplicates stay.
     Raises CollectionError where the collection is of that recipe already, is searched through a vector database,
     another recipe's upgrade was begun, or too little was found to learn a codebook from.
     """
@@ -72,9 +72,10 @@ def upgrade(
             if drop or not following.lacking(reader):
                 _finish(following.store, describer, report)
                 with _locked(folder, report) as writer:
+                    _check(writer, describer)  # again: a vector database may have been connected meanwhile
                     described += following.describe(writer, describer, workers, report)
                     lacking, index = tuple(following.lacking(writer)), writer.catalogue.get("index") is not None
-                    if drop or not lacking:
+                    if not lacking or (drop and following.may_drop(writer)):
                         _finish(following.store, describer, report)
                         following.take_over(writer)
                         images = writer.catalogue.rows("SELECT count(*) FROM images")[0][0]

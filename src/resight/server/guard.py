@@ -123,7 +123,8 @@ class Guard:
         """Of the client; where a proxy of this machine stands before us, as that says."""
         peer = (scope.get("client") or ("",))[0]
         if self._settings.public is not None and is_loopback(peer):
-            return headers.get("x-forwarded-for", peer).rpartition(",")[2].strip()
+            # Of all such headers, since a proxy may add its own behind the client's.
+            return ",".join(headers.getlist("x-forwarded-for") or [peer]).rpartition(",")[2].strip()
         return str(peer)
 
 

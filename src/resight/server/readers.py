@@ -44,7 +44,8 @@ class Readers:
     def _take_up(self, version: int) -> None:
         began = time.monotonic()
         try:
-            self.live.follow()
+            if self.live.follow():
+                version = self.live.version
             self._searchable = (self._searchable or self.live).reopened()
             self.why = None
         except CollectionError as error:

@@ -18,6 +18,7 @@ import PIL.Image
 
 from resight.files import replacing
 from resight.images.apart import Apart
+from resight.images.damage import DECODER_ERRORS
 from resight.images.image import Image
 from resight.images.limits import Limits
 from resight.server.problems import Refused
@@ -82,7 +83,7 @@ class Uploads:
             width, height = json.loads(self._facts(name).read_text())["size"]
             with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
                 image = Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
-        except (OSError, ValueError, KeyError):  # it is not there, or not whole
+        except DECODER_ERRORS:  # it is not there, or not whole
             raise Refused(
                 404, "unknown", "there is no such query, or it is no longer kept; give its picture again"
             ) from None

@@ -51,6 +51,8 @@ class Catalogue:
         if not path.is_file():
             raise CollectionError(f"{folder}: no collection here; make one with `resight index PHOTOS --into {folder}`")
         self._path = path
+        self.before = 0
+        """The version of a catalogue that this one took the place of, which its own are above."""
         self._lock = threading.RLock()
         with _explained(self._path):
             if not write:
@@ -151,7 +153,7 @@ class Catalogue:
     @property
     def version(self) -> int:
         """Another number as soon as another connection, of this process or another, has committed."""
-        return int(self.rows("PRAGMA data_version")[0][0])
+        return self.before + int(self.rows("PRAGMA data_version")[0][0])
 
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""

@@ -119,10 +119,9 @@ def _describe_again(
     records = {damage.image for damage in found if damage.part == "description"}
     facts = {damage.image for damage in found if damage.table == "metadata"}
     wanted = sorted(image for image in rows | records | facts if image is not None)
-    marks = ",".join("?" * len(wanted))
-    stored = store.catalogue.rows(
-        f"SELECT id, CAST(origin AS BLOB), CAST(digest AS BLOB) FROM images WHERE id IN ({marks}) ORDER BY id", wanted
-    )
+    # One by one, as there may be more of them than a query of SQLite's has room for.
+    sql = "SELECT id, CAST(origin AS BLOB), CAST(digest AS BLOB) FROM images WHERE id = ?"
+    stored = [row for image in wanted for row in store.catalogue.rows(sql, (image,))]
     if not stored:
         return []
     # Without their stamps, which may be damaged too; the next indexing compares the content.
@@ -158,7 +157,8 @@ def _put_back(store: Store, image: int, outcome: Outcome, vector: NDArray[np.flo
     )
     features = None if outcome.local is None else pack_features(outcome.local)
     values = None if vector is None else vector.astype("<f4").tobytes()
-    if (features and crc32(features), values and crc32(values)) != (crc, vector_crc):
+    # Of an image without local features the record is empty, and there.
+    if tuple(None if record is None else crc32(record) for record in (features, values)) != (crc, vector_crc):
         return False
     for name, place, record in ((FEATURES, at, features), (VECTORS, vector_at, values)):
         if record:

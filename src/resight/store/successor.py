@@ -87,7 +87,7 @@ class Successor:
         for path in (folder, before):
             if (path / FILE).is_file():
                 _check_begun(collection, path, recipe, fingerprint)
-        self._reasons: dict[int, str] = {}
+        self._failed: dict[int, tuple[str, str]] = {}  # by id: where the photo was looked for, and what was wrong
         self._seen = 0  # the highest id that has had its turn
         if not (folder / FILE).is_file():
             self.store = Store.create(folder, recipe, fingerprint)
@@ -121,12 +121,20 @@ class Successor:
 
     def lacking(self, collection: Store) -> list[tuple[str, str]]:
         """Origins of the images that could not be described when it was their turn, and why."""
-        gone = "there is no such file any more"
-        return [
-            (row.origin, self._reasons.get(row.id) or ("could not be read" if _is_there(row.origin) else gone))
-            for row in self._lacking(collection)
-            if row.id <= self._seen
-        ]
+        return [(row.origin, self._reason(row)) for row in self._lacking(collection) if row.id <= self._seen]
+
+    def _reason(self, row: _Row) -> str:
+        if self._has_moved(row):
+            return "was moved while the upgrade was at work; run it again"
+        gone = "could not be read" if _is_there(row.origin) else "there is no such file any more"
+        return self._failed.get(row.id, (row.origin, gone))[1]
+
+    def _has_moved(self, row: _Row) -> bool:
+        return self._failed.get(row.id, (row.origin, ""))[0] != row.origin
+
+    def may_drop(self, collection: Store) -> bool:
+        """Whether each photo of ``lacking`` was looked for where the collection says that it is now."""
+        return not any(map(self._has_moved, self._lacking(collection)))
 
     def describe(self, collection: Store, describer: Describer, workers: int, report: indexing.Reporter) -> int:
         """Take up what the collection has now: images that came, went or moved; how many were described.
@@ -134,9 +142,10 @@ class Successor:
         What is done is kept, also after Ctrl-C. Images that could not be described when it was their turn are left for
         the next upgrade.
         """
-        self._follow(collection)
-        last = self._last()
-        rows = [row for row in self._lacking(collection) if row.id > last]
+        with collection.catalogue.snapshot():  # or a photo that comes between could be under a name that has moved
+            self._follow(collection)
+            last = self._last()
+            rows = [row for row in self._lacking(collection) if row.id > last]
         self._seen = max([last, *(row.id for row in rows)])
         codebook = self.store.learned(self.store.generation)[0] if self.store.generation else None
         waiting: list[New] = []
@@ -148,8 +157,9 @@ class Successor:
                     done += 1
                     waiting.append(new)
                     if len(waiting) >= _BATCH_IMAGES or time.monotonic() - began > _BATCH_SECONDS:
-                        self.store.add(waiting, [], codebook)
-                        waiting, began = [], time.monotonic()
+                        # Let go first: after Ctrl-C in the middle of it they may be there already.
+                        batch, waiting, began = waiting, [], time.monotonic()
+                        self.store.add(batch, [], codebook)
                     report(indexing.Progress("describing", done, len(rows)))
         finally:
             if waiting:
@@ -201,7 +211,7 @@ class Successor:
                 if reason is None and outcome.size is not None:
                     yield _new(row, Description(outcome.size, vector, outcome.local))
                 else:
-                    self._reasons[row.id] = reason or "could not be described"
+                    self._failed[row.id] = row.origin, reason or "could not be described"
         yield from copied()
 
     def take_over(self, collection: Store) -> None:
