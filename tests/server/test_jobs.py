@@ -47,6 +47,10 @@ def test_a_writer_elsewhere_is_an_error_of_the_job_and_not_of_the_service(serve,
         with Collection.open(own, write=True), pytest.raises(CollectionError, match="another process"):
             remote.add([extra])
         assert remote.add([extra]).added == 1
+    with Collection.open(own, write=True):
+        answer = found.http.patch("/v1/metadata", json={"facts": {"1": {"place": "attic"}}})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+    assert found.http.patch("/v1/metadata", json={"facts": {"1": {"place": "attic"}}}).status_code == 204
 
 
 def test_an_empty_collection_says_that_it_is_not_ready_and_becomes_so(serve, tmp_path, recipe, photos):

@@ -24,12 +24,14 @@ from resight.search.collection import Collection
 from resight.store.workers import describe_files
 
 _RUN = """
-import json, resource, sys
+import json, re, resource, sys
 from resight.cli.main import main
 try:
     main()
 finally:
-    peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    # Not by getrusage, which counts what this process was before it became a Python: a copy of the one that began it.
+    own = int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1])
+    peaks = [1024 * kib for kib in (own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)]
     open({mark!r}, "w").write(json.dumps(peaks))
 """
 _CONTROLS = re.compile(rb"[\x00-\x09\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80[\xaa-\xae]")

@@ -68,7 +68,7 @@ class EmbeddingTask:
         self._old = None if old is None else _old_terms(old, settings, lesson, model.dimension)
         self._views: KeptViews | None = None
         if not mines:
-            self.batches(0)  # says what there is too little of
+            self._drawn(0)  # says what there is too little of
 
     def learn_by(self, loss: Loss) -> None:
         """Take a loss, before anything is trained."""
@@ -121,10 +121,17 @@ class EmbeddingTask:
         if isinstance(settings.miner, PoolStage):
             how = settings.miner.model_dump(exclude={"kind"})
             return mine_pool(self._describe, self._labels, epoch=epoch, seed=settings.seed, **how)
+        return [Batch(places) for places in self._drawn(epoch)]
+
+    def _drawn(self, epoch: int) -> Sequence[NDArray[np.int64]]:
+        """Photos of an epoch's batches, where they are drawn by their labels alone."""
+        settings = self.settings
         if (old := settings.old) is not None and old.replay:
-            how = {"replayed": self.photos.replayed, "share": old.replay, "epoch": epoch, "seed": settings.seed}
-            return [Batch(p) for p in replayed_batches(settings.sampling, self._labels, **how)]
-        return [Batch(p) for p in batches_of(settings.sampling, self._labels, epoch=epoch, seed=settings.seed)]
+            replayed = self.photos.replayed
+            return replayed_batches(
+                settings.sampling, self._labels, replayed=replayed, share=old.replay, epoch=epoch, seed=settings.seed
+            )
+        return batches_of(settings.sampling, self._labels, epoch=epoch, seed=settings.seed)
 
     def backward(self, batch: Batch, epoch: int, step: int, propagate: Callable[[Tensor], None]) -> dict[str, float]:
         """As ``Task`` has it. tuples in the figures: how many pairs or triplets were chosen, where they were."""

@@ -3,11 +3,13 @@
 from resight.errors import (
     CollectionError,
     ImageError,
+    LockedError,
     QueryError,
     RecipeError,
     ResightError,
     ServiceError,
 )
+from resight.server import limits
 
 KINDS: dict[str, tuple[type[ResightError], int]] = {
     "image": (ImageError, 422),
@@ -31,7 +33,7 @@ def refusal(error: ResightError) -> Refused:
     """The refusal that an error of the library is."""
     for code, (kind, status) in KINDS.items():
         if isinstance(error, kind):
-            return Refused(status, code, str(error))
+            return Refused(status, code, str(error), limits.RETRY if isinstance(error, LockedError) else None)
     return Refused(422, "service", str(error))
 
 

@@ -226,7 +226,14 @@ def recipe_file(tmp_path_factory):
 
 
 def lesson_of(photos, **settings):
-    options = {"batch": 27, "chunk": 18, "seed": 0, "loss": SiameseStage(kind="siamese"), **settings}
+    options = {
+        "batch": 27,
+        "chunk": 18,
+        "seed": 0,
+        "adversarial": None,
+        "loss": SiameseStage(kind="siamese"),
+        **settings,
+    }
     return Lesson(training_set(photos), photos, SimpleNamespace(**options))
 
 
@@ -267,7 +274,7 @@ def _describer(recipe):
 
 def test_what_does_not_fit_is_said(photos, recipe_file, tmp_path):
     recipe = recipe_file("nonmetric")
-    settings = SimpleNamespace(loss=SiameseStage(kind="siamese"))
+    settings = SimpleNamespace(loss=SiameseStage(kind="siamese"), adversarial=None)
     with pytest.raises(RecipeError, match=r'say loss\.kind = "nonmetric"'):
         phases(recipe, settings)
     with pytest.raises(RecipeError, match="no re-ranking that learns"):
