@@ -2,9 +2,11 @@
 
 import os
 import resource
+import signal
 import sys
 import threading
 import time
+import warnings
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.popen_spawn_posix import Popen
 from pathlib import Path
@@ -29,6 +31,19 @@ class GuardlessContext(SpawnContext):
     """Of spawned processes that do not run the user's script again, so that scripts need no `__main__` guard."""
 
     Process = _Process
+
+
+def begin(parent: int) -> None:
+    """First in a process beside: Ctrl-C, which goes to the whole group, is left to its parent, with which it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    die_with(parent)
+
+
+def expect_harm() -> None:
+    """Before a process decodes what nobody vouches for, and after it has loaded what it needs: quiet, within MEMORY."""
+    warnings.filterwarnings("ignore", module="PIL")
+    quiet_decoders()
+    bound_memory(MEMORY)
 
 
 def die_with(parent: int) -> None:

@@ -6,9 +6,7 @@ memory ends as an ImageError, and the next one is read as if nothing had been.
 
 import multiprocessing
 import os
-import signal
 import threading
-import warnings
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeout
 from multiprocessing.util import Finalize
@@ -26,7 +24,7 @@ from resight.images.damage import unforeseen
 from resight.images.image import Image
 from resight.images.limits import Limits
 from resight.images.read import decode, read_image
-from resight.processes import MEMORY, GuardlessContext, bound_memory, die_with, quiet_decoders
+from resight.processes import MEMORY, GuardlessContext, begin, expect_harm
 
 SECONDS = 60.0
 """That reading one picture may take."""
@@ -165,11 +163,8 @@ def _run(folder: str, function: Callable[..., R], args: tuple[Any, ...], kwargs:
 
 
 def _start(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the parent ends this one
-    warnings.filterwarnings("ignore", module="PIL")
-    die_with(parent)
-    quiet_decoders()
-    bound_memory(MEMORY)
+    begin(parent)
+    expect_harm()
 
 
 _own = Apart(1)

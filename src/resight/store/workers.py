@@ -1,9 +1,7 @@
 """Reading and describing files in worker processes, so that one that hangs or kills its decoder costs only itself."""
 
 import os
-import signal
 import sys
-import warnings
 from collections import deque
 from collections.abc import Generator, Iterable, Mapping
 from concurrent.futures import TimeoutError as FutureTimeout
@@ -19,7 +17,7 @@ from resight.images.damage import unforeseen
 from resight.images.read import decode_with_facts, digest, load
 from resight.images.sources import Source
 from resight.local.features import LocalFeatures
-from resight.processes import MEMORY, GuardlessContext, bound_memory, die_with, quiet_decoders
+from resight.processes import MEMORY, GuardlessContext, begin, expect_harm
 from resight.recipes.recipe import Recipe
 
 _WAITING = 4  # files in flight for each worker: keeps them busy and memory bounded
@@ -97,16 +95,12 @@ _known: frozenset[str]
 def _start(recipe: Recipe, feedings: tuple[Feeding, ...], known: frozenset[str], parent: int) -> None:
     global _recipe, _local, _feedings, _known
     _recipe, _feedings, _known = recipe, feedings, known
-    # Ctrl-C goes to the whole group; the parent decides what is kept and stops the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin(parent)
     cv2.setNumThreads(1)
-    warnings.filterwarnings("ignore", module="PIL")
-    die_with(parent)
     _local = None if recipe.local is None else load_local(recipe.local, recipe.name)
     if (torch := sys.modules.get("torch")) is not None:
         torch.set_num_threads(1)  # the workers share the cores
-    quiet_decoders()
-    bound_memory(MEMORY)
+    expect_harm()
 
 
 def _describe(source: Source) -> Outcome:

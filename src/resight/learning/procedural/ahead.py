@@ -1,7 +1,6 @@
 """Pictures that are rendered before they are asked for, by processes of their own."""
 
 import os
-import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -14,7 +13,7 @@ from torch import Tensor
 from resight.errors import RecipeError
 from resight.learning.procedural.scenes import Scenes, render
 from resight.learning.procedural.settings import Rendering
-from resight.processes import GuardlessContext, die_with
+from resight.processes import GuardlessContext, begin
 
 _AHEAD = 3  # batches that wait, for each process
 
@@ -78,9 +77,7 @@ class Ahead:
 
 
 def _begin(parent: int) -> None:
-    """Ctrl-C reaches all processes of a terminal, and the trainer says when these end."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with(parent)
+    begin(parent)
     torch.set_num_threads(1)
 
 
