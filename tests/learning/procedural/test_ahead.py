@@ -6,6 +6,11 @@ import sys
 import time
 
 import pytest
+import torch
+
+from resight.learning.procedural.ahead import Ahead
+from resight.learning.procedural.scenes import render
+from resight.learning.procedural.settings import Rendering
 
 _TRAINER = """
 import time
@@ -19,6 +24,18 @@ Ahead(0, 1, 1, 1000, 32, **made).take(0)
 print("took one", flush=True)
 time.sleep(600)
 """
+
+
+def test_what_processes_render_is_the_same_to_the_last_bit():
+    chosen = Rendering(azimuth=30)
+    ahead = Ahead(5, 2, 2, 6, 32, settings=lambda first: chosen, processes=1, device=torch.device("cpu"))
+    try:
+        for first in (0, 2, 4):
+            found, wanted = ahead.take(first), render(5, first, 2, 32, settings=chosen)
+            for name in ("images", "warp", "visible", "subject"):
+                assert torch.equal(getattr(found, name), getattr(wanted, name)), name
+    finally:
+        ahead.close()
 
 
 @pytest.mark.slow
