@@ -1,17 +1,14 @@
 """A report as one HTML file that needs nothing else: figures, protocol, the worst and the best queries."""
 
-import base64
-import html
 import os
 from collections.abc import Iterator, Sequence
-from importlib import resources
 from pathlib import Path
 
 from resight.errors import ImageError, ResightError
 from resight.evaluation.report import Report, Result, Row
-from resight.evaluation.table import Table, acceptance_table, cost_lines, protocol_lines, ranking_table
+from resight.evaluation.table import acceptance_table, cost_lines, protocol_lines, ranking_table
 from resight.images.apart import read_image_apart
-from resight.images.read import thumbnail_jpeg
+from resight.search.html import escape, gone, head, pairs, picture, table
 
 SIDE = 240  # the longest side of a picture in pixels
 
@@ -46,24 +43,18 @@ def write_page(report: Report, path: str | Path, worst: int = 12, best: int = 6)
 
 
 def _page(report: Report, worst: int, best: int) -> Iterator[str]:
-    css = resources.files("resight.evaluation").joinpath("page.css").read_text("utf-8")
     title = f"{report.protocol.recipe} on {report.protocol.name}"
-    yield (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{_text(title)} – resight</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
-        f"<header><h1>{_text(title)}</h1></header>\n<main>\n"
-        f"<h2>Order of the results</h2>\n{_table(ranking_table(report.lines), 'Order of the results')}"
+    yield head(title, "resight.evaluation") + (
+        f"<header><h1>{escape(title)}</h1></header>\n<main>\n"
+        f"<h2>Order of the results</h2>\n{table(ranking_table(report.lines), 'Order of the results')}"
         f'<p class="soft">{_ORDER}</p>\n'
-        f"<h2>Match or no match</h2>\n{_table(acceptance_table(report.lines), 'Match or no match')}"
+        f"<h2>Match or no match</h2>\n{table(acceptance_table(report.lines), 'Match or no match')}"
         f'<p class="soft">{_ACCEPTANCE}</p>\n'
-        f"<h2>Protocol</h2>\n{_list(protocol_lines(report.protocol, len(report.not_indexed)))}"
-        f"<h2>Cost</h2>\n{_list(cost_lines(report.costs))}"
+        f"<h2>Protocol</h2>\n{pairs(protocol_lines(report.protocol, len(report.not_indexed)))}"
+        f"<h2>Cost</h2>\n{pairs(cost_lines(report.costs))}"
     )
     if report.not_indexed:
-        yield f"<h2>Not indexed</h2>\n{_list(tuple(report.not_indexed.items()))}"
+        yield f"<h2>Not indexed</h2>\n{pairs(tuple(report.not_indexed.items()))}"
     for heading, rows in _chosen(report, worst, best):
         yield f"<h2>{heading}</h2>\n"
         for row in rows:
@@ -90,7 +81,7 @@ def _chosen(report: Report, worst: int, best: int) -> Iterator[tuple[str, Sequen
 def _article(report: Report, row: Row) -> Iterator[str]:
     yield (
         f'<article>\n<figure class="asked">{_picture(report, row.query, f"Query {row.query}", row.box)}'
-        f"<figcaption><h3>{_text(row.query)}</h3>{_object(report, row.query)}</figcaption></figure>\n<div>\n"
+        f"<figcaption><h3>{escape(row.query)}</h3>{_object(report, row.query)}</figcaption></figure>\n<div>\n"
         f'<p class="facts">{_facts(row)}</p>\n<ol class="results">\n'
     )
     rank = 0
@@ -112,7 +103,7 @@ def _facts(row: Row) -> str:
         ]
     facts.append(f"{row.accepted} accepted, {row.accepted_right} of them right" if row.accepted else "none accepted")
     if row.subset is not None:
-        facts.append(f"subset {_text(row.subset)}")
+        facts.append(f"subset {escape(row.subset)}")
     return " · ".join(facts)
 
 
@@ -124,26 +115,21 @@ def _entry(report: Report, result: Result, rank: int) -> str:
     return (
         f'<li class="{result.verdict}"><figure>{_picture(report, result.path, f"Result {name}", None)}'
         f"<figcaption><b>{place} {_VERDICTS[result.verdict]}</b>{mark}<br>{result.score:.3f}{inliers}<br>"
-        f'<span title="{_text(result.path)}">{_text(name)}</span>{_object(report, result.path)}'
+        f'<span title="{escape(result.path)}">{escape(name)}</span>{_object(report, result.path)}'
         "</figcaption></figure></li>\n"
     )
 
 
 def _object(report: Report, path: str) -> str:
-    return f"<div>{_text(report.groups[path])}</div>" if path in report.groups else ""
+    return f"<div>{escape(report.groups[path])}</div>" if path in report.groups else ""
 
 
 def _picture(report: Report, path: str, alt: str, box: tuple[float, float, float, float] | None) -> str:
     try:
         image = read_image_apart(os.path.normpath(Path(report.root, path)), max_side=SIDE)
     except ImageError as error:
-        return f'<div class="picture"><p class="gone">{_text(error.reason)}</p></div>'
-    height, width = image.pixels.shape[:2]
-    data = base64.b64encode(thumbnail_jpeg(image, SIDE)).decode("ascii")
-    return (
-        f'<div class="picture"><img src="data:image/jpeg;base64,{data}" width="{width}" height="{height}" '
-        f'alt="{_text(alt)}">{_frame(box, image.size) if box else ""}</div>'
-    )
+        return gone(error.reason)
+    return picture(image, SIDE, alt, over=_frame(box, image.size) if box else "")
 
 
 def _frame(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
@@ -152,24 +138,3 @@ def _frame(box: tuple[float, float, float, float], size: tuple[int, int]) -> str
     sides = zip(("left", "top", "width", "height"), (x1, y1, x2 - x1, y2 - y1), size * 2, strict=True)
     style = ";".join(f"{name}:{100 * length / whole:.3f}%" for name, length, whole in sides)
     return f'<span class="box" style="{style}"></span>'
-
-
-def _table(table: Table, label: str) -> str:
-    head, *rows = table
-    cells = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
-    body = ""
-    for name, *figures in rows:
-        values = "".join(f"<td>{_text(figure)}</td>" for figure in figures)
-        body += f'<tr><th scope="row">{_text(name)}</th>{values}</tr>\n'
-    return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table>\n'
-        f"<thead><tr>{cells}</tr></thead>\n<tbody>\n{body}</tbody>\n</table></div>\n"
-    )
-
-
-def _list(pairs: Table) -> str:
-    return f"<dl>\n{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in pairs)}\n</dl>\n"
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)

@@ -1,13 +1,13 @@
 """What a study found, as a Markdown table and as a plot: one SVG file, readable on light and dark pages alike."""
 
-import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 from xml.sax.saxutils import escape
+
+from resight.evaluation.study_files import write_study
 
 Kind = Literal["pooling", "dimensions", "layers", "depth", "regions", "training-set"]
 
@@ -227,17 +227,15 @@ class Study:
 
     def write(self, into: Path) -> None:
         """Write table.md, results.csv, results.json and plot.svg into a folder."""
-        into.mkdir(parents=True, exist_ok=True)
-        facts = {"study": self.kind, "protocol": self.protocol, "results": [asdict(r) for r in self.results]}
-        (into / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        with (into / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(field.name for field in fields(Result))
-            writer.writerows(astuple(result) for result in self.results)
-        plain = [f"{name}: {value}" for name, value in self.protocol.items() if isinstance(value, str)]
-        said = "".join(f"{line}  \n" for line in [*plain, *self.warnings])
-        (into / "table.md").write_text(f"{said}\n{self.table()}\n", encoding="utf-8")
-        (into / "plot.svg").write_text(self.plot(), encoding="utf-8")
+        write_study(
+            into,
+            self.kind,
+            {"results": (Result, self.results)},
+            table=self.table(),
+            plots={"plot": self.plot()},
+            protocol=self.protocol,
+            warnings=self.warnings,
+        )
 
 
 def unusual(sets: Mapping[str, Any]) -> tuple[str, ...]:

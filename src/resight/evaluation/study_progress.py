@@ -1,16 +1,16 @@
 """How mAP went up over the years (the survey's Fig. 10): reports, beside the figures that papers published."""
 
 import csv
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass
 from importlib import resources
 from pathlib import Path
 
 from resight.errors import RecipeError, ResightError
 from resight.evaluation.kept_report import KeptReport
 from resight.evaluation.plot import Series, markdown, plot
+from resight.evaluation.study_files import write_study
 from resight.recipes.recipe import load_recipe, recipe_names
 
 SURVEY = "survey"
@@ -71,15 +71,8 @@ class Progress:
 
     def write(self, into: Path) -> None:
         """Write table.md, results.csv, results.json and plot.svg into a folder."""
-        into.mkdir(parents=True, exist_ok=True)
-        (into / "table.md").write_text(self.table() + "\n", encoding="utf-8")
-        (into / "plot.svg").write_text(self.plot(), encoding="utf-8")
-        facts = {"study": "progress", "results": [asdict(m) for m in self.milestones]}
-        (into / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        with (into / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(field.name for field in fields(Milestone))
-            writer.writerows(astuple(m) for m in self.milestones)
+        rows = {"results": (Milestone, self.milestones)}
+        write_study(into, "progress", rows, table=self.table(), plots={"plot": self.plot()})
 
 
 def study_progress(

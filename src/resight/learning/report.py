@@ -1,9 +1,7 @@
 """What a training did, as one HTML file that needs nothing else: curves, figures before and after, queries."""
 
-import html
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from resight.evaluation.report import Report
 from resight.learning.curves import Points, curves
 from resight.learning.log import read_log
 from resight.learning.settings import flat
+from resight.search.html import escape, head, pairs
 
 _PLACE = frozenset({"epoch", "step", "part"})
 _FIGURES = {
@@ -41,24 +40,17 @@ def write_report(path: Path, facts: Mapping[str, Any], runs: Mapping[str, Path],
 
 
 def _page(facts: Mapping[str, Any], runs: Mapping[str, Path], shown: str) -> Iterator[str]:
-    css = resources.files("resight.evaluation").joinpath("page.css").read_text("utf-8")
     title = f"{facts['recipe']} trained on {facts['set']['name']}"
-    yield (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{_text(title)} – resight</title>\n<style>\n{css}svg {{ max-width: 100%; height: auto; }}\n</style>\n"
-        f"</head>\n<body>\n<header><h1>{_text(title)}</h1></header>\n<main>\n"
-    )
+    yield head(title, "resight.evaluation", "svg { max-width: 100%; height: auto; }\n")
+    yield f"<header><h1>{escape(title)}</h1></header>\n<main>\n"
     yield f"<h2>Before and after</h2>\n{_before_and_after(facts)}"
     for name, folder in runs.items():
-        yield f"<h2>Curves: {_text(name)}</h2>\n{_outcome(facts['phases'][name])}"
+        yield f"<h2>Curves: {escape(name)}</h2>\n{_outcome(facts['phases'][name])}"
         yield from _curves(read_log(folder / "log.csv"))
-    pairs = [("set", _described(facts["set"])), ("validation", _described(facts["validation"] or {}))]
-    yield f"<h2>What it was trained on</h2>\n{_list(pairs)}{shown}"
-    yield f"<h2>Settings</h2>\n{_list([(key, str(value)) for key, value in flat(facts['settings'])])}"
-    yield f"<h2>Versions</h2>\n{_list(list(facts['versions'].items()))}</main>\n</body>\n</html>\n"
+    sets = [("set", _described(facts["set"])), ("validation", _described(facts["validation"] or {}))]
+    yield f"<h2>What it was trained on</h2>\n{pairs(sets)}{shown}"
+    yield f"<h2>Settings</h2>\n{pairs([(key, str(value)) for key, value in flat(facts['settings'])])}"
+    yield f"<h2>Versions</h2>\n{pairs(list(facts['versions'].items()))}</main>\n</body>\n</html>\n"
 
 
 def _before_and_after(facts: Mapping[str, Any]) -> str:
@@ -68,7 +60,7 @@ def _before_and_after(facts: Mapping[str, Any]) -> str:
     rows, why = "", ""
     for when, figures in (("before", before), ("after", after)):
         if "none" in figures:
-            why += f'<p class="soft">Nothing is known of it {when}: {_text(figures["none"])}.</p>\n'
+            why += f'<p class="soft">Nothing is known of it {when}: {escape(figures["none"])}.</p>\n'
             continue
         cells = "".join(f"<td>{_percent(figures[key])}</td>" for key in _FIGURES)
         rows += f'<tr><th scope="row">{when}</th>{cells}</tr>\n'
@@ -98,7 +90,7 @@ def _curves(rows: Sequence[Mapping[str, str]]) -> Iterator[str]:
             if not any(math.isfinite(y) for _, y in points):  # as of a gradient in 16 bits
                 continue
             label = name if part == "train" else f"{name}, validation"
-            yield f"<h3>{_text(label)}</h3>\n{curves({label: points}, across='step', up=label)}"
+            yield f"<h3>{escape(label)}</h3>\n{curves({label: points}, across='step', up=label)}"
 
 
 def _described(facts: Mapping[str, Any]) -> str:
@@ -109,13 +101,5 @@ def _described(facts: Mapping[str, Any]) -> str:
     return f"{facts['name']}{chosen}: {', '.join(counts)}; revision {facts['revision'][:12] or 'unknown'}"
 
 
-def _list(pairs: Sequence[tuple[str, str]]) -> str:
-    return f"<dl>\n{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in pairs)}\n</dl>\n"
-
-
 def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _text(value: str) -> str:
-    return html.escape(value, quote=True)

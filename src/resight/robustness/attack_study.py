@@ -1,9 +1,7 @@
 """What a study of attacks found: figures, their table and plots, and the pictures of some queries."""
 
-import csv
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.evaluation.plot import Series, markdown, plot
+from resight.evaluation.study_files import write_study
+from resight.evaluation.table import Table
 
 CLEAN = "clean"
 """In place of an attack, where there is none."""
@@ -66,20 +66,25 @@ class AttackStudy:
         found: tuple[str, ...] = tuple(self.protocol["warnings"])
         return found
 
-    def table(self) -> str:
-        """Markdown: mAP in per cent, a row a defence, a column an attack; then what verification flags."""
-        flagged = [r for r in self.results if r.suspect is not None]
-        tables = [self._grid(self.results, "defence", lambda r: r.mean_average_precision)]
+    @property
+    def grids(self) -> tuple[Table, ...]:
+        """mAP in per cent, a row a defence, a column an attack; then what verification flags, if anything."""
+        flagged = tuple(r for r in self.results if r.suspect is not None)
+        found = [self._grid(self.results, "defence", lambda r: r.mean_average_precision)]
         if flagged:
-            tables.append(self._grid(tuple(flagged), "flagged as suspect", lambda r: r.suspect))
-        return "\n\n".join(tables)
+            found.append(self._grid(flagged, "flagged as suspect", lambda r: r.suspect))
+        return tuple(found)
 
-    def _grid(self, results: tuple[AttackResult, ...], what: str, figure: Any) -> str:
+    def table(self) -> str:
+        """``grids`` as Markdown."""
+        return "\n\n".join(map(markdown, self.grids))
+
+    def _grid(self, results: tuple[AttackResult, ...], what: str, figure: Any) -> Table:
         columns = list(dict.fromkeys((r.attack, r.epsilon) for r in results))
         rows = list(dict.fromkeys((r.set, r.recipe, r.defence) for r in results))
         cells = {(r.set, r.recipe, r.defence, r.attack, r.epsilon): f"{100 * figure(r):.1f}" for r in results}
         head = ("set", "recipe", what, *(attack if not e else f"{attack} {e}/255" for attack, e in columns))
-        return markdown((head, *((*row, *(cells.get((*row, *column), "–") for column in columns)) for row in rows)))
+        return head, *((*row, *(cells.get((*row, *column), "–") for column in columns)) for row in rows)
 
     def plots(self) -> dict[str, str]:
         """For each attack SVG of mAP over ε, from 0 where nothing is altered; a colour for each defence and recipe."""
@@ -103,16 +108,13 @@ class AttackStudy:
         """Write table.md, results.csv, results.json, a plot an attack and report.html into a folder."""
         from resight.robustness.attack_page import write_attack_page
 
-        into.mkdir(parents=True, exist_ok=True)
-        facts = {"study": "attacks", "protocol": self.protocol, "results": [asdict(r) for r in self.results]}
-        (into / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        with (into / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(field.name for field in fields(AttackResult))
-            writer.writerows(astuple(result) for result in self.results)
-        plain = [f"{name}: {value}" for name, value in self.protocol.items() if isinstance(value, str)]
-        said = "".join(f"{line}  \n" for line in [*plain, *self.warnings])
-        (into / "table.md").write_text(f"{said}\n{self.table()}\n", encoding="utf-8")
-        for attack, drawing in self.plots().items():
-            (into / f"plot-{attack}.svg").write_text(drawing, encoding="utf-8")
+        write_study(
+            into,
+            "attacks",
+            {"results": (AttackResult, self.results)},
+            table=self.table(),
+            plots={f"plot-{attack}": drawing for attack, drawing in self.plots().items()},
+            protocol=self.protocol,
+            warnings=self.warnings,
+        )
         write_attack_page(self, into / "report.html")

@@ -1,15 +1,14 @@
 """What a study of invariance found: curves of mAP over strengths, and the area under each."""
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from resight.evaluation.plot import Panel, Series, markdown, panels, unusual
+from resight.evaluation.study_files import write_study
 from resight.robustness.transformations import UNCHANGED
 
 
@@ -133,23 +132,15 @@ class Invariance:
 
     def write(self, into: Path) -> None:
         """Write table.md, results.csv, areas.csv, results.json and plot.svg into a folder."""
-        into.mkdir(parents=True, exist_ok=True)
-        facts = {
-            "study": "invariance",
-            "protocol": self.protocol,
-            "results": [asdict(r) for r in self.results],
-            "areas": [asdict(a) for a in self.areas],
-        }
-        (into / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        for name, kind, rows in (("results", Measured, self.results), ("areas", Area, self.areas)):
-            with (into / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(field.name for field in fields(kind))
-                writer.writerows(astuple(row) for row in rows)
-        plain = [f"{name}: {value}" for name, value in self.protocol.items() if isinstance(value, str)]
-        said = "".join(f"{line}  \n" for line in [*plain, *self.warnings])
-        (into / "table.md").write_text(f"{said}\n{self.table()}\n\n{self.figures()}\n", encoding="utf-8")
-        (into / "plot.svg").write_text(self.plot(), encoding="utf-8")
+        write_study(
+            into,
+            "invariance",
+            {"results": (Measured, self.results), "areas": (Area, self.areas)},
+            table=f"{self.table()}\n\n{self.figures()}",
+            plots={"plot": self.plot()},
+            protocol=self.protocol,
+            warnings=self.warnings,
+        )
 
 
 def _along(points: Sequence[Measured]) -> tuple[list[float], list[float]]:

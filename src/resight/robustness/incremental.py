@@ -1,13 +1,12 @@
 """What a study of classes that come in steps found: how well old and new ones are found, re-indexed and not."""
 
-import csv
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from resight.evaluation.plot import Series, markdown, plot
+from resight.evaluation.study_files import write_study
 
 By = Literal["new", "old"]
 
@@ -91,14 +90,12 @@ class IncrementalStudy:
 
     def write(self, into: Path) -> None:
         """Write table.md, results.csv, results.json and plot.svg into a folder."""
-        into.mkdir(parents=True, exist_ok=True)
-        facts = {"study": "incremental", "protocol": self.protocol, "results": [asdict(r) for r in self.results]}
-        (into / "results.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        with (into / "results.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(field.name for field in fields(StepResult))
-            writer.writerows(astuple(result) for result in self.results)
-        plain = [f"{name}: {value}" for name, value in self.protocol.items() if isinstance(value, str)]
-        said = "".join(f"{line}  \n" for line in [*plain, *self.warnings])
-        (into / "table.md").write_text(f"{said}\n{self.table()}\n", encoding="utf-8")
-        (into / "plot.svg").write_text(self.plot(), encoding="utf-8")
+        write_study(
+            into,
+            "incremental",
+            {"results": (StepResult, self.results)},
+            table=self.table(),
+            plots={"plot": self.plot()},
+            protocol=self.protocol,
+            warnings=self.warnings,
+        )

@@ -1,7 +1,6 @@
 """Two pictures and what verification found between them, as inline SVG."""
 
 import base64
-import html
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from resight.images.image import Image
 from resight.images.read import thumbnail_jpeg
+from resight.search.html import escape
 from resight.search.ranking import Evidence
 
 SIDE = 480  # the longest side of a picture, in drawing units and at most in pixels
@@ -16,11 +16,6 @@ LINES = 40  # more would hide the pictures
 GAP = 8
 
 Box = tuple[float, float, float, float]
-
-
-def escape(text: str) -> str:
-    """`text` for HTML, in attributes too."""
-    return html.escape(text, quote=True)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +19,8 @@ from resight.features.fusion import fuse
 from resight.geometry.boxes import Box
 from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.search.drawing import GAP, SIDE, Pane, define, escape, pair
+from resight.search.drawing import GAP, SIDE, Pane, define, pair
+from resight.search.html import escape, head
 from resight.search.ranking import Evidence, Ranking
 
 if TYPE_CHECKING:
@@ -196,17 +196,12 @@ def _framed(side: Side) -> PIL.Image.Image:
 
 
 def _page(sides: list[Side], evidence: Evidence | None) -> Iterator[str]:
-    css = resources.files("resight.search").joinpath("page.css").read_text("utf-8")
-    names = [escape(side.picture.origin) for side in sides]
-    yield (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{names[0]} and {names[1]} – resight</title>\n<style>\n{css}"
+    own = (
         ".places { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1rem; }\n"
         "body:has(#show-heat:checked) .photos, body:has(#show-heat:not(:checked)) .heat { display: none; }\n"
-        "</style>\n</head>\n<body>\n"
+    )
+    first, second = (side.picture.origin for side in sides)
+    yield head(f"{first} and {second}", "resight.search", own) + (
         '<header class="bar"><h1>Where the similarity comes from</h1>\n'
         '<fieldset><legend class="hidden">Show</legend>\n'
         '<label><input type="checkbox" id="show-heat" checked> heat</label>\n</fieldset></header>\n<main><section>\n'
@@ -217,7 +212,8 @@ def _page(sides: list[Side], evidence: Evidence | None) -> Iterator[str]:
     box, origin = sides[0].box, sides[1].picture.origin
     yield f'<div class="card">\n<div class="heat">{pair(hot[0], hot[1], box, None, origin)}</div>\n'
     yield f'<div class="photos">{pair(plain[0], plain[1], box, evidence, origin)}</div>\n<div class="places">\n'
-    for name, side in zip(names, sides, strict=True):
+    for side in sides:
         text = "".join(f"<li>{escape(line)}</li>" for line in side.lines[1:])
+        name = escape(side.picture.origin)
         yield f'<div><p class="path">{name}</p>\n<p>{escape(side.lines[0])}</p>\n<ul>{text}</ul></div>\n'
     yield "</div>\n</div>\n</section></main>\n</body>\n</html>\n"

@@ -6,7 +6,6 @@ laid over it by the homography that was found. Pictures are embedded once and re
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING
 from resight.errors import ImageError, ResightError
 from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.search.drawing import SIDE, Box, Pane, define, escape, overlay, pair, query_box
+from resight.search.drawing import SIDE, Box, Pane, define, overlay, pair, query_box
+from resight.search.html import escape, head
 from resight.search.ranking import Evidence, Ranking
 
 if TYPE_CHECKING:
@@ -69,14 +69,8 @@ def write_results_page(path: str | Path, collection: "Collection", results: Sequ
 
 
 def _page(collection: "Collection", results: Sequence[QueryResult]) -> Iterator[str]:
-    css = resources.files("resight.search").joinpath("page.css").read_text("utf-8")
-    title = escape(results[0].query if len(results) == 1 else f"{len(results)} queries")
-    yield (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{title} – resight</title>\n<style>\n{css}</style>\n</head>\n<body>\n"
+    title = results[0].query if len(results) == 1 else f"{len(results)} queries"
+    yield head(title, "resight.search") + (
         '<header class="bar"><h1>Search results</h1>\n<fieldset><legend class="hidden">Show</legend>\n'
         '<label><input type="checkbox" id="show-lines" checked> matching points</label>\n'
         '<label><input type="checkbox" id="show-outline" checked> outline</label>\n'
