@@ -71,7 +71,7 @@ def request(found: Served, line: str, headers: str = "") -> bytes:
 
 def sound(answer: httpx.Response) -> bool:
     """Whether the service did what it should, or said that it cannot now: a job may have the collection (503)."""
-    return answer.status_code < 500 or answer.status_code in (503, 504)
+    return answer.status_code < 500 or answer.status_code == 503
 
 
 def ways_up(besieged: Served) -> list[str]:

@@ -48,7 +48,12 @@ class Apart:
         self._lock = threading.Lock()
 
     def run(self, seconds: float, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What a module's function gives. Raises its ResightErrors, and ImageError for any other way it ends."""
+        """What a module's function gives. Raises its ResightErrors, and ImageError for any other way it ends.
+
+        A daemonic process may not have others, and can be killed itself: there the function is called at once.
+        """
+        if multiprocessing.current_process().daemon:
+            return _run(_working_folder(), function, args, kwargs)
         future = self._started().schedule(_run, args=[_working_folder(), function, args, kwargs], timeout=seconds)
         try:
             result: R = future.result()
@@ -88,17 +93,20 @@ class Apart:
                 self._pool = None
 
 
+def own_apart(processes: int = 1) -> Apart:
+    """This program's one ``Apart`` of so many processes; it ends with the program."""
+    with _lock:
+        return _own.setdefault(processes, Apart(processes))
+
+
 def start_apart() -> None:
     """``Apart.start`` of this program's one process."""
-    _own.start()
+    own_apart().start()
 
 
 def run_apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What a module's function that reads one picture gives, in this program's one process for it; as ``Apart.run``.
-
-    A daemonic process may not have one, and can be killed itself: there the function is called at once.
-    """
-    return _run_own(SECONDS, function, *args, **kwargs)
+    """What a module's function that reads one picture gives, in this program's one process for it; as ``Apart.run``."""
+    return own_apart().run(SECONDS, function, *args, **kwargs)
 
 
 def read_image_apart(
@@ -120,18 +128,12 @@ def decode_apart(data: bytes, origin: str, *, max_side: int | None = None, limit
 
 def listing_apart(path: str) -> tuple[list[Member], str]:
     """As ``listing``; ImageError also where that takes too long for the archive's length, or too much memory."""
-    return _run_own(_seconds(path), listing, path)
+    return own_apart().run(_seconds(path), listing, path)
 
 
 def find_member_apart(path: str, name: str) -> Member:
     """As ``find_member``, and as ``listing_apart``."""
-    return _run_own(_seconds(path), find_member, path, name)
-
-
-def _run_own(seconds: float, function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    if multiprocessing.current_process().daemon:
-        return _run(_working_folder(), function, args, kwargs)
-    return _own.run(seconds, function, *args, **kwargs)
+    return own_apart().run(_seconds(path), find_member, path, name)
 
 
 def _seconds(path: str) -> float:
@@ -167,13 +169,14 @@ def _start(parent: int) -> None:
     expect_harm()
 
 
-_own = Apart(1)
+_own: dict[int, Apart] = {}
+_lock = threading.Lock()
 
 
 def _forget() -> None:
-    """In a forked child: the processes are its parent's."""
-    global _own
-    _own = Apart(1)
+    """In a forked child: the processes are its parent's, and a thread of that may have held the lock."""
+    global _own, _lock
+    _own, _lock = {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):

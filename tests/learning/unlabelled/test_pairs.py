@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from resight.errors import ImageError, RecipeError
+from resight.errors import RecipeError, ResightError
 from resight.learning.datasets.photos import Photo
 from resight.learning.unlabelled import verified
 from resight.learning.unlabelled.pairs import parts_of, pools_of_pairs
@@ -98,5 +98,5 @@ def test_too_little_room_for_features_is_said_before_any_is_made(shown, monkeypa
 
 def test_an_unreadable_photo_is_named(tmp_path):
     (tmp_path / "a.png").write_bytes(b"no picture")
-    with pytest.raises(ImageError):
+    with pytest.raises(ResightError, match=r"a\.png: not an image"):
         verified_pairs([Photo(tmp_path / "a.png", 0)] * 2, np.array([[0, 1]]), STAGE)

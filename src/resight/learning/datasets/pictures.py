@@ -6,6 +6,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from resight.errors import GroundTruthError, ImageError, QueryError, ResightError
-from resight.geometry.boxes import crop
-from resight.images.read import read_image
+from resight.errors import GroundTruthError, ResightError
 from resight.learning.datasets.augment import NONE, Augmentation, Fit, alter, window
 from resight.learning.datasets.photos import Photo, TrainingSet
+from resight.learning.datasets.read import read_photo
 from resight.networks.torchvision_ops import ensure_torchvision
 
 Copy = tuple[int, int]
@@ -59,15 +59,15 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.photos)
 
-    def picture(self, place: int, epoch: int, copy: int = 0) -> Tensor:
+    def picture(self, place: int, epoch: int, copy: int = 0, processes: int = 1) -> Tensor:
         """3×H×W uint8 RGB of one photo: by the seed, the epoch, the place and the copy, and nothing else.
 
-        copy: tells pictures of one photo in one epoch apart. Raises ResightError, naming the file, where it cannot be
-        read (any more).
+        copy: tells pictures of one photo in one epoch apart. processes: as for ``read_photo``.
+        Raises ResightError, naming the file, where it cannot be read (any more).
         """
         from torchvision.transforms.v2 import InterpolationMode, functional
 
-        pixels = self._reduced(place)
+        pixels = self._reduced(place, processes)
         rng = np.random.default_rng([self.seed, epoch, place, copy])
         x1, y1, x2, y2 = window(self.augment, (pixels.shape[1], pixels.shape[0]), self.fit, rng)
         part = torch.from_numpy(pixels[y1:y2, x1:x2]).permute(2, 0, 1)
@@ -88,7 +88,7 @@ class Pictures:
         coming: deque[list[Future[Tensor]]] = deque()
         try:
             for chunk in chunks:
-                coming.append([readers.submit(self.picture, place, epoch, copy) for place, copy in chunk])
+                coming.append([readers.submit(self.picture, place, epoch, copy, workers) for place, copy in chunk])
                 if len(coming) > _AHEAD:
                     yield [picture.result() for picture in coming.popleft()]
             while coming:
@@ -104,12 +104,13 @@ class Pictures:
         high, wide = (self.multiple * max(1, round(self.side * s / longest / self.multiple)) for s in (height, width))
         return high, wide
 
-    def _reduced(self, place: int) -> NDArray[np.uint8]:
+    def _reduced(self, place: int, processes: int) -> NDArray[np.uint8]:
         """The photo, or its box, H×W×3, no larger than the smallest crop needs; kept if there is room."""
         if (kept := self._kept.get(place)) is not None:
             return kept
         smallest = self.augment.scale[0] if self.augment.scale is not None else 1.0
-        pixels = _read(self.photos[place], math.ceil(self.side / math.sqrt(smallest)))
+        longest = math.ceil(self.side / math.sqrt(smallest))
+        pixels = read_photo(self.photos[place], longest, processes=processes).pixels
         with self._lock:
             if place not in self._kept and pixels.nbytes <= self._room:
                 self._room -= pixels.nbytes
@@ -148,7 +149,7 @@ def check_readable(photos: TrainingSet, *, workers: int = 1, skip: bool = False)
 def unreadable(photos: Sequence[Photo], *, workers: int) -> list[str]:
     """Why each photo, or the part of it, cannot be read, with its name; "" where it can. workers: threads."""
     with ThreadPoolExecutor(workers) as readers:
-        return list(readers.map(_unreadable, photos))
+        return list(readers.map(partial(_unreadable, workers), photos))
 
 
 def unreadable_error(file: Path, what: str, reasons: Sequence[str]) -> GroundTruthError:
@@ -161,24 +162,12 @@ def unreadable_error(file: Path, what: str, reasons: Sequence[str]) -> GroundTru
     )
 
 
-def _unreadable(photo: Photo) -> str:
+def _unreadable(workers: int, photo: Photo) -> str:
     try:
-        _read(photo, 64)
+        read_photo(photo, 64, processes=workers)
     except ResightError as error:
         return str(error)
     return ""
-
-
-def _read(photo: Photo, max_side: int) -> NDArray[np.uint8]:
-    try:
-        if photo.box is None:
-            return read_image(photo.path, max_side=max_side).pixels
-        part, _ = crop(read_image(photo.path), photo.box)
-        return np.ascontiguousarray(read_image(part, max_side=max_side).pixels)
-    except ImageError as error:
-        raise ResightError(f"{photo.path}: {error.reason}") from error
-    except QueryError as error:
-        raise ResightError(str(error)) from error
 
 
 def numbered(places: NDArray[np.int64]) -> list[Copy]:

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from resight.geometry.boxes import Box, crop
+from resight.geometry.boxes import Box
 from resight.geometry.homography import corners, project
-from resight.images.image import Image
-from resight.images.read import read_image
 from resight.learning.datasets.photos import Photo
+from resight.learning.datasets.read import read_photo
 from resight.local.features import LocalFeatures
 from resight.local.nearest import match_all
 from resight.local.rootsift import rootsift
@@ -72,7 +71,7 @@ def boxes_from_matches(
     The others are missing: nothing is known of them. max_side: in pixels, of the pictures that are matched. features:
     of a picture at most. partners: photos that each is compared with, drawn by the seed where a class has more.
     inliers: of a homography that verifies. Time grows with photos × partners; memory with the largest class.
-    progress: photos done, of all. Raises ImageError where a photo cannot be read.
+    progress: photos done, of all. Raises ResightError where a photo cannot be read.
     """
     found: dict[int, MatchedBox] = {}
     classes: dict[int, list[int]] = {}
@@ -80,7 +79,7 @@ def boxes_from_matches(
         classes.setdefault(photo.label, []).append(place)
     done = 0
     for label, places in sorted(classes.items()):
-        pictures = [_picture(photos[place], max_side) for place in places]
+        pictures = [read_photo(photos[place], max_side) for place in places]
         described = [
             rootsift(p, max_features=features, contrast_threshold=_CONTRAST, edge_threshold=_EDGE) for p in pictures
         ]
@@ -117,13 +116,6 @@ def geometric_median(points: ArrayLike, weights: ArrayLike, *, rounds: int = 200
     places = np.concatenate([x, median[None]])
     sums = np.linalg.norm(places[:, None] - x, axis=2) @ w
     return np.asarray(places[np.argmin(sums)])
-
-
-def _picture(photo: Photo, max_side: int) -> Image:
-    """What the photo shows, reduced; its size is that of the box, if there is one."""
-    if photo.box is None:
-        return read_image(photo.path, max_side=max_side)
-    return read_image(crop(read_image(photo.path), photo.box)[0], max_side=max_side)
 
 
 def _drawn(count: int, partners: int, rng: np.random.Generator) -> Iterator[tuple[int, int]]:

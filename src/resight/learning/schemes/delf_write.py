@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from resight.describe.fit_local import learn_reduction
 from resight.errors import ImageError, RecipeError
+from resight.images.apart import read_image_apart
 from resight.images.image import Image
-from resight.images.read import read_image
 from resight.learning.datasets.photos import TrainingSet
 from resight.learning.schemes.delf_trunk import MapTrunk
 from resight.learning.schemes.reranking_copy import copied, write_card, write_table
@@ -57,7 +57,7 @@ def images_of(photos: TrainingSet, max_side: int, seed: int) -> Iterator[Image]:
     drawn = np.sort(np.random.default_rng(seed).permutation(len(paths))[:REDUCED_ON])
     for place in drawn.tolist():
         try:
-            yield read_image(paths[place], max_side=max_side)
+            yield read_image_apart(paths[place], max_side=max_side)
         except ImageError as error:
             raise RecipeError(f"{paths[place]}: {error.reason}; mend it or take it out") from error
 

@@ -19,7 +19,7 @@ from torch.nn.functional import normalize
 from resight.describe.local_features import weights_sha256
 from resight.errors import ImageError, RecipeError
 from resight.evaluation.metrics import rectangular
-from resight.images.read import read_image
+from resight.images.apart import read_image_apart
 from resight.learning.card import header_of
 from resight.learning.datasets.warped_patches import Frames, warped_patches
 from resight.learning.losses.loss import Loss
@@ -110,7 +110,7 @@ class PatchTask:
 
     def _drawn(self, path: Path, each: int, rng: np.random.Generator) -> NDArray[np.float32]:
         try:
-            image = read_image(path, max_side=self.settings.side)
+            image = read_image_apart(path, max_side=self.settings.side)
         except ImageError as error:
             raise RecipeError(f"{path}: {error.reason}; mend it or take it out") from error
         grey = np.asarray(cv2.cvtColor(np.ascontiguousarray(image.pixels), cv2.COLOR_RGB2GRAY), np.uint8)

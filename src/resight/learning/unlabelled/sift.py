@@ -32,7 +32,7 @@ def sift_neighbours(photos: Sequence[Photo], stage: SiftStage, *, seed: int = 0)
     the last that shares a word.
 
     Words are learned from the features of at most 1000 photos, drawn; photos are compared by the cosine of tf·idf, with
-    √tf. Memory is for those features, and some 20 bytes for each word of each photo. Raises ImageError where a photo
+    √tf. Memory is for those features, and some 20 bytes for each word of each photo. Raises ResightError where a photo
     cannot be read, RecipeError where there are fewer features than words.
     """
     drawn = np.sort(np.random.default_rng(seed).permutation(len(photos))[:_WORDS_FROM])

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array
 
 from resight.errors import RecipeError
-from resight.geometry.boxes import crop
-from resight.images.read import read_image
 from resight.learning.datasets.photos import Photo
+from resight.learning.datasets.read import read_photo
 from resight.learning.unlabelled.stages import VerifiedStage
 from resight.local.features import LocalFeatures
 from resight.local.nearest import match_all
@@ -51,7 +50,7 @@ def verified_pairs(
 
     Features of each photo are made once and are on disk until all is done, at most 148 bytes each, and as a collection
     has them. scratch: folder for that file; None for the system's temporary one. progress: pairs done, of all.
-    Raises ImageError where a photo cannot be read, RecipeError where the folder has no room.
+    Raises ResightError where a photo cannot be read, RecipeError where the folder has no room.
     """
     found = []
     with _file(len(photos), stage, scratch) as file:
@@ -72,9 +71,8 @@ def inliers(one: LocalFeatures, side: int, other: LocalFeatures, other_side: int
 
 
 def rootsift_of(photo: Photo, *, features: int, max_side: int) -> tuple[LocalFeatures, int]:
-    """At most so many features of a photo read at a longest side, and that of its picture. Raises ImageError."""
-    whole = photo.path if photo.box is None else crop(read_image(photo.path), photo.box)[0]
-    picture = read_image(whole, max_side=max_side)
+    """At most so many features of a photo read at a longest side, and that of its picture; as ``read_photo``."""
+    picture = read_photo(photo, max_side)
     found = rootsift(picture, max_features=features, contrast_threshold=_CONTRAST, edge_threshold=_EDGE)
     return found, max(picture.size)
 
