@@ -108,3 +108,15 @@ def test_one_that_is_no_longer_whole_is_no_longer_there(tmp_path, apart, kind, d
     path.write_bytes(damage(path.read_bytes())[: 3 if kind == "json" else None])
     with pytest.raises(Refused, match="no such query"):
         Uploads(tmp_path, Limits(), 10**9, apart).image(name)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".json"])
+def test_what_was_damaged_on_the_disk_is_kept_anew_when_it_is_sent_again(tmp_path, apart, suffix):
+    name, _ = Uploads(tmp_path, Limits(), 100_000, apart).keep(png(noise(0)))
+    file = tmp_path / f"{name}{suffix}"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    uploads = Uploads(tmp_path, Limits(), 100_000, apart)
+    with pytest.raises(Refused, match="give its picture again"):
+        uploads.image(name)
+    assert uploads.keep(png(noise(0)))[0] == name
+    np.testing.assert_array_equal(Uploads(tmp_path, Limits(), 100_000, apart).image(name).pixels, noise(0))

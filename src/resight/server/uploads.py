@@ -61,12 +61,13 @@ class Uploads:
         mark = hashlib.blake2b(image.pixels.tobytes(), key=self._key, digest_size=16)
         mark.update(repr((image.pixels.shape, image.size)).encode())
         name = f"q{opaque(mark.digest())}"
-        if not self._facts(name).exists():
+        if self._read(name) is None:
+            known = self._size(self._facts(name))
             try:
                 self._write(name, image)
             except OSError as error:
                 raise Refused(507, "full", f"the query cannot be kept: {error.strerror or error}") from error
-            self._make_room(name)
+            self._make_room(name, known)
         self._remember(name, image)
         return name, image.size
 
@@ -77,18 +78,20 @@ class Uploads:
         if known is not None:
             self._remember(name, known)
             return known
-        try:
-            if not is_upload(name):
-                raise FileNotFoundError(name)
-            width, height = json.loads(self._facts(name).read_text())["size"]
-            with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
-                image = Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
-        except DECODER_ERRORS:  # it is not there, or not whole
-            raise Refused(
-                404, "unknown", "there is no such query, or it is no longer kept; give its picture again"
-            ) from None
+        image = self._read(name) if is_upload(name) else None
+        if image is None:
+            raise Refused(404, "unknown", "there is no such query, or it is no longer kept; give its picture again")
         self._remember(name, image)
         return image
+
+    def _read(self, name: str) -> Image | None:
+        """None where it is not there, or not whole."""
+        try:
+            width, height = json.loads(self._facts(name).read_text())["size"]
+            with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
+                return Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
+        except DECODER_ERRORS:
+            return None
 
     def _facts(self, name: str) -> Path:
         return self._folder / f"{name}.json"
@@ -111,9 +114,10 @@ class Uploads:
             while len(self._recent) > _IN_MEMORY:
                 self._recent.popitem(last=False)
 
-    def _make_room(self, newest: str) -> None:
+    def _make_room(self, newest: str, before: int) -> None:
+        """before: bytes that a damaged file in the newest one's place counted for."""
         with self._lock:
-            self._bytes += self._size(self._facts(newest))
+            self._bytes += self._size(self._facts(newest)) - before
             if self._bytes <= self._most:
                 return
             kept = self._kept()  # also what other services have kept there, or removed
