@@ -143,12 +143,13 @@ class Catalogue:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """Reads inside see one state of the catalogue."""
-        with self._lock:
+        with self._lock, _explained(self._path):
             self._db.execute("BEGIN")
             try:
                 yield
             finally:
-                self._db.execute("COMMIT")
+                if self._db.in_transaction:  # SQLite itself ends it where the disk fails
+                    self._db.execute("COMMIT")
 
     @property
     def version(self) -> int:
