@@ -48,6 +48,13 @@ def test_they_do_what_their_names_say(pictures):
     assert np.abs(factors[:, 0] - factors[:, 1]).max() < 0.02
 
 
+def test_a_picture_smaller_than_the_kernel_is_mirrored_over_and_over(pictures):
+    pixels = np.ascontiguousarray(pictures["coffee"][:7, :20])
+    wanted = cv2.GaussianBlur(pixels, (0, 0), 10, borderType=cv2.BORDER_REFLECT_101)
+    through = make_defence("gaussian:10").through(as_tensor(pixels).float(), 0)
+    assert np.abs(through[0].permute(1, 2, 0).numpy() - wanted).max() <= 1
+
+
 def test_the_identity_stands_in_where_there_is_no_slope():
     for asked in ("median", "jpeg"):
         x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)).mul(255).requires_grad_()

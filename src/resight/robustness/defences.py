@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, interpolate, pad
+from torch.nn.functional import conv2d, interpolate
 
 from resight.errors import ResightError
 from resight.robustness.attacks import Pixels
@@ -67,7 +67,8 @@ def _gaussian(name: str, sigma: float) -> Defence:
     def through(x: Tensor, seed: int) -> Tensor:
         reach = side // 2
         across, down = kernel.view(1, 1, 1, -1).repeat(3, 1, 1, 1), kernel.view(1, 1, -1, 1).repeat(3, 1, 1, 1)
-        wide = pad(x, (reach, reach, reach, reach), mode="reflect")
+        rows, columns = (torch.from_numpy(np.pad(np.arange(n), reach, mode="reflect")) for n in x.shape[-2:])
+        wide = x[..., rows[:, None], columns]  # torch's own padding refuses pictures smaller than the kernel
         smooth = conv2d(conv2d(wide, across.to(x), groups=3), down.to(x), groups=3)
         return straight_through(smooth, smooth.round())
 
