@@ -6,7 +6,7 @@ import pytest
 from resight.errors import RecipeError
 from resight.search.ranking import Ranking
 from resight.search.rerank import Database, Diffusion, RegionalDiffusion
-from resight.search.rerank.regional import gmp_by_image, pool_regions
+from resight.search.rerank.regional import RegionGraph, gmp_by_image, pool_regions
 
 
 def test_pooling_by_image():
@@ -55,3 +55,21 @@ def test_only_the_first_images_are_diffused_over(draw):
 def test_another_pooling():
     with pytest.raises(RecipeError, match="'max', 'sum' or 'gmp'"):
         RegionalDiffusion(pooling="mean")
+
+
+def test_the_graph_of_all_regions_is_made_once_and_is_of_no_ranking_that_lacks_some(draw, tmp_path, monkeypatch):
+    ids = np.random.default_rng(3).integers(20, size=60)
+    database, query = Database(ids, draw(60)), draw(3, seed=8)
+    images = np.unique(ids)
+    ranking = Ranking(images, np.linspace(1, 0, len(images), dtype=np.float32), (None,) * len(images), 0.0, True)
+    shorter = Ranking(images[1:], ranking.scores[1:], ranking.evidence[1:], 0.0, True)
+    method = RegionalDiffusion(diffusion=Diffusion(k=8, sources=5))
+    wanted, wanted_shorter = (method.rerank(query, each, database) for each in (ranking, shorter))
+    RegionGraph.of(database, method.diffusion).save(tmp_path / "graph")
+    made = RegionGraph.load(tmp_path / "graph")
+    found = method.rerank(query, shorter, database, made)
+    assert found.ids.tolist() == wanted_shorter.ids.tolist() and images[0] not in found.ids
+    monkeypatch.setattr(Diffusion, "graph", None)
+    found = method.rerank(query, ranking, database, made)
+    assert found.ids.tolist() == wanted.ids.tolist()
+    np.testing.assert_array_equal(found.scores, wanted.scores)

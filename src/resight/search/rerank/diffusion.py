@@ -118,6 +118,13 @@ class Diffusion:
 
     def scores(self, query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """f of N×D vectors for a query, (D,) or Q×D; the paper's whole pipeline."""
-        s = normalised(mutual_graph(vectors, self.k, self.gamma))
+        return self.scores_on(self.graph(vectors), query, vectors)
+
+    def graph(self, vectors: NDArray[np.float32]) -> csr_array:
+        """S of N×D vectors."""
+        return normalised(mutual_graph(vectors, self.k, self.gamma))
+
+    def scores_on(self, s: csr_array, query: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """As ``scores``, on the vectors' ``graph``."""
         y = sources(query, vectors, self.sources, self.gamma)
         return diffuse(s, y, self.alpha, self.tolerance, self.iterations)

@@ -1,17 +1,21 @@
 """Regional diffusion (Iscen et al., CVPR 2017, §4.2): over the regions of images, whose scores are pooled by image."""
 
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
+from resight.artefact import load_artefact, save_artefact
 from resight.embedding.gmp import gmp_weights
 from resight.errors import RecipeError
 from resight.search.ranking import Ranking
 from resight.search.rerank.diffusion import Diffusion
 from resight.search.rerank.reranker import Database, best, check_depth, check_queries, first
 
+_KIND = "region-graph"
 _PUBLISHED = Diffusion(k=200, sources=200)
 
 
@@ -37,6 +41,39 @@ def gmp_by_image(vectors: NDArray[np.float32], ids: NDArray[np.int64], ridge: fl
     return weights
 
 
+@dataclass(frozen=True, eq=False)
+class RegionGraph:
+    """What diffusion over the regions of all images needs, whatever the query: made once, as in the paper.
+
+    normalised: R×R, S of the regions by ascending image id, those of one image as they lie. weights: (R,), by
+    ``gmp_by_image``.
+    """
+
+    normalised: csr_array
+    weights: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, regions: Database, diffusion: Diffusion) -> Self:
+        """Time grows with the square of the regions, memory with regions × k."""
+        order = np.argsort(regions.ids, kind="stable")
+        vectors = regions.vectors[order]
+        return cls(diffusion.graph(vectors), gmp_by_image(vectors, regions.ids[order]))
+
+    def save(self, path: str | Path) -> str:
+        """Write the artefact and return its fingerprint; raises as ``save_artefact``."""
+        s = self.normalised
+        tensors: dict[str, NDArray[Any]] = {"indptr": s.indptr, "indices": s.indices, "data": s.data}
+        tensors["weights"] = self.weights
+        return save_artefact(path, _KIND, tensors, {"fitted_on": f"the {len(self.weights):,} regions that it ranks by"})
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What ``save`` wrote. Raises RecipeError as ``load_artefact``."""
+        t, _ = load_artefact(path, _KIND)
+        size = len(t["weights"])
+        return cls(csr_array((t["data"], t["indices"], t["indptr"]), shape=(size, size)), t["weights"])
+
+
 @dataclass(frozen=True)
 class RegionalDiffusion:
     """Diffusion over all regions of the ranking's first images.
@@ -55,14 +92,22 @@ class RegionalDiffusion:
         if self.pooling not in ("max", "sum", "gmp"):
             raise RecipeError(f"pooling must be 'max', 'sum' or 'gmp', not {self.pooling!r}")
 
-    def rerank(self, query: NDArray[np.float32], ranking: Ranking, database: Database) -> Ranking:
+    def rerank(
+        self, query: NDArray[np.float32], ranking: Ranking, database: Database, made: RegionGraph | None = None
+    ) -> Ranking:
+        """made: the graph of all regions, for rankings of all images; the others' is made for the query."""
         queries = check_queries(query, database.dimension)
         rows = np.flatnonzero(np.isin(database.ids, ranking.ids[: check_depth(self.depth)]))
         rows = rows[np.argsort(database.ids[rows], kind="stable")]
-        vectors, ids = database.vectors[rows], database.ids[rows]
-        scores = self.diffusion.scores(queries, vectors)
+        if len(rows) == len(database) and (np.diff(database.ids) >= 0).all():
+            vectors, ids = database.vectors, database.ids
+        else:
+            vectors, ids = database.vectors[rows], database.ids[rows]
+        if made is None or len(rows) < len(database):
+            made = RegionGraph.of(Database(ids, vectors), self.diffusion)
+        scores = self.diffusion.scores_on(made.normalised, queries, vectors)
         if self.pooling == "gmp":
-            scores = scores * gmp_by_image(vectors, ids)
+            scores = scores * made.weights
         images, pooled = pool_regions(scores, ids, "max" if self.pooling == "max" else "sum")
         reached = pooled > 0
         return first(ranking, *best(images[reached], pooled[reached]))

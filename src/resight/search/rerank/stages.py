@@ -43,7 +43,7 @@ from resight.search.rerank.offline import OfflineDiffusion
 from resight.search.rerank.patches import PatchReranker, RegionCodes, Regions
 from resight.search.rerank.rdp import RegularisedDiffusion
 from resight.search.rerank.reciprocal import KReciprocal
-from resight.search.rerank.regional import RegionalDiffusion
+from resight.search.rerank.regional import RegionalDiffusion, RegionGraph
 from resight.search.rerank.reranker import Database, Reranker, best, first
 from resight.search.rerank.superglobal import SuperGlobal
 from resight.store.indexing import Progress
@@ -264,7 +264,16 @@ def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[
         stage.depth, stage.pooling, Diffusion(k=stage.k, sources=stage.sources, gamma=stage.gamma, alpha=stage.alpha)
     )
     rows = Database(regions.ids, regions.vectors)
-    return lambda asked, ranking: method.rerank(asked.vectors, ranking, rows), source.database
+    if stage.depth is not None:
+        return lambda asked, ranking: method.rerank(asked.vectors, ranking, rows), source.database
+    made = source.cache.get(
+        stage.method,
+        source.database,
+        f"{_parameters(stage)} {rows.fingerprint}",
+        lambda path: RegionGraph.of(rows, method.diffusion).save(path),
+        RegionGraph.load,
+    )
+    return lambda asked, ranking: method.rerank(asked.vectors, ranking, rows, made), source.database
 
 
 def _patches(stage: PatchStage, source: Source) -> tuple[Step, Database]:
