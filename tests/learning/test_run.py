@@ -130,7 +130,7 @@ def test_the_best_validation_is_what_is_written(trained, folder, recipe):
     best = max(float(row["mAP"]) for row in rows[1:])
     assert facts_of(into)["phases"]["embedding"]["best"] == best
     assert task.validate()["mAP"] == pytest.approx(best, abs=1e-6)
-    assert isinstance(task._validation, Validation)
+    assert [type(one) for one in task._validations.values()] == [Validation]
 
 
 def test_it_changes_nothing_it_was_given(trained, recipe, weights_of):

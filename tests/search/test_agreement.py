@@ -46,7 +46,7 @@ def test_a_search_tells_the_place_in_the_filters_ranking(indexed, photos):
     with Collection.open(indexed) as collection:
         query = photos / "coffee-2.jpg"
         heard = []
-        (described,) = collection.describe_together([[Example(query)]])
+        described = collection.describe_examples([Example(query)])
         ranking, _ = collection.rank_described(described, exact=True, heard=heard.append)
         first = next(step for step in heard if isinstance(step, Filtered)).ids.tolist()
         matches = ranking.ids[: ranking.accepted].tolist()

@@ -1,4 +1,4 @@
-"""Queries described together, through a network, are what each is by itself, and one that is wrong harms no other."""
+"""Examples of several queries described together, through a network, are what each is by itself."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from resight.errors import QueryError  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
 from resight.recipes import load_recipe  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
-from resight.search.examples import Example  # noqa: E402
+from resight.search.examples import DescribedExample, Example, ReadExample  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -35,23 +35,32 @@ def test_each_is_what_it_is_by_itself(collection, photos):
     queries = [
         [Example(photos / "coffee-2.jpg"), Example(photos / "moon.png", weight=-0.3)],
         [Example(1)],
-        [Example(999)],
         [Example(2, (10, 10, 150, 120))],
-        [],
         [Example(photos / "astronaut-1.png")],
     ]
-    together = collection.describe_together(queries)
-    for query, found in zip(queries, together, strict=True):
-        if isinstance(found, QueryError):
-            with pytest.raises(QueryError) as error:
-                collection.describe_examples(query)
-            assert str(error.value) == str(found)
-            continue
-        for example, described in zip(query, found, strict=True):
-            (alone,) = collection.describe_examples([Example(example.image, example.box)])
-            vector = described.description.global_descriptor
-            np.testing.assert_array_equal(vector, alone.description.global_descriptor)
-            assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
-            assert (described.description.size, described.box) == (alone.description.size, alone.box)
-            assert described.weight == example.weight
-    assert [isinstance(found, QueryError) for found in together] == [False, False, True, False, True, False]
+    examples = [example for query in queries for example in query]
+    read = [collection.read_example(example) for example in examples]
+    together = collection.describe_each([one for one in read if isinstance(one, ReadExample)])
+    found = [next(together) if isinstance(one, ReadExample) else one for one in read]
+    assert sum(isinstance(one, DescribedExample) for one in read) == 1, "only what is stored whole is not described"
+    alone = [one for query in queries for one in collection.describe_examples(query)]
+    for example, one, same in zip(examples, found, alone, strict=True):
+        vector = one.description.global_descriptor
+        np.testing.assert_allclose(vector, same.description.global_descriptor, atol=1e-6)
+        assert np.linalg.norm(vector) == pytest.approx(1, abs=1e-5)
+        assert (one.description.size, one.box) == (same.description.size, same.box)
+        assert one.box == example.box and one.weight == example.weight == same.weight
+    with pytest.raises(StopIteration):
+        next(together)
+
+
+def test_what_cannot_be_read_is_named_by_its_number(collection, photos):
+    for wrong, said in (
+        (Example(999), "example 2, id:999: there is no image"),
+        (Example(photos / "none.jpg"), "example 2, .*none.jpg: "),
+        (Example(1, (0, 0, 9999, 10)), "example 2, .*leaves the image"),
+    ):
+        with pytest.raises(QueryError, match=said):
+            collection.describe_examples([Example(1), wrong])
+    with pytest.raises(QueryError, match="there is none"):
+        collection.describe_examples([])

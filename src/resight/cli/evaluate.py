@@ -36,6 +36,9 @@ def evaluate(
         typer.Option("--collection", metavar="FOLDER", help="Keep the collection here to reuse it."),
     ] = None,
     queries: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only N of the queries.")] = None,
+    adapter: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="By this adapter of the recipe, as `search --as`.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Chooses those queries.")] = 0,
     ap: Annotated[
         str | None,
@@ -75,6 +78,7 @@ def evaluate(
             distractors=distractors or (),
             collection=collection,
             ap=kind,
+            adapter=adapter,
             workers=workers,
             progress=reporter,
         )

@@ -20,7 +20,7 @@ def info(collection: CollectionPath, json: Json = False) -> None:
     from resight.search.collection import Collection
 
     with Collection.open(collection) as opened:
-        facts = opened.info()
+        facts, adapters, default = opened.info(), opened.recipe.adapters, opened.adapter
     if json:
         output.line(output.as_json(asdict(facts)))
         return
@@ -40,6 +40,8 @@ def info(collection: CollectionPath, json: Json = False) -> None:
     if (index := facts.index) is not None:
         size = output.size(index["bytes"])
         rows.append(("index", f"{index['choice']['kind']}, of {index['images']:,} images, {size} of memory"))
+    if adapters is not None:
+        rows.append(("adapters", f"{', '.join(adapters.names)}; {default} unless a search says --as"))
     if facts.advice:
         rows.append(("advice", facts.advice))
     output.columns([(name, output.printable(str(value))) for name, value in rows], left=[0])

@@ -76,6 +76,14 @@ def search(
     scales: Annotated[
         str | None, typer.Option(metavar="1,S,…", help="Look at the query in smaller sizes too, as in 1,0.7,0.5.")
     ] = None,
+    adapter: Annotated[
+        str | None,
+        typer.Option(
+            "--as",
+            metavar="NAME",
+            help="Compare as the recipe's adapter of this name does, which was learned of one of several sets.",
+        ),
+    ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare all images, also where `resight tune` has built an index.")
     ] = False,
@@ -156,6 +164,8 @@ def search(
         scope = Scope(parse_all(where or ()), exact)
         if turns is not None or scales is not None:
             opened.query = parse_look(turns or 1, scales)
+        if adapter is not None:
+            opened.adapter = adapter
         outcomes = watched(answers(opened, texts, part, top, pictures=page is not None, further=further, scope=scope))
         if json:
             results.json(opened, outcomes, everything)

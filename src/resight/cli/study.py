@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resight.robustness.attack_study import AttackStudy
     from resight.robustness.curves import Invariance
     from resight.robustness.incremental import IncrementalStudy
+    from resight.robustness.joint import JointStudy
 
 app = typer.Typer(no_args_is_help=True, help="Compare parts of a network, networks, or whole systems on labelled sets.")
 
@@ -305,6 +306,59 @@ def incremental(
 
 
 @app.command()
+def joint(
+    sets: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME=SET…", help="Two or more, as for `train`; a column each."),
+    ],
+    into: Into,
+    recipe: RecipeName = None,
+    weights: Weights = None,
+    settings: Annotated[
+        str | None,
+        typer.Option("--settings", metavar="NAME|TOML", help="Of `resight train`: ready ones, or a file."),
+    ] = None,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="One setting of `train`. Repeatable.")
+    ] = None,
+    hold_out: Annotated[
+        float, typer.Option("--hold-out", metavar="SHARE", help="Of each set's objects, to measure on.")
+    ] = 0.5,
+    together: Annotated[
+        bool, typer.Option("--together", help="Search one collection of all sets' photos, and not each set's own.")
+    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the trainings that are in FOLDER.")] = False,
+    workers: Workers = None,
+    quiet: Quiet = False,
+) -> None:
+    """Train on each set alone and on all at once, and measure each network on each set: what specialising loses.
+
+    Also by whitenings of each set, chosen in searching; writes report.html too.
+    """
+    from resight.cli.train import one_or_named
+    from resight.evaluation import load_labelled
+    from resight.learning.settings import load_settings
+    from resight.robustness.study_joint import study_joint
+
+    named = one_or_named(sets, "SET")
+    if not isinstance(named, dict):
+        raise ResightError("SET: give two or more, each with a name: NAME=SET NAME=SET")
+    with Reporter(quiet) if resume else _asked(into, quiet) as reporter:
+        found = study_joint(
+            {name: load_labelled(place) for name, place in named.items()},
+            chosen_recipe(recipe, weights),
+            load_settings(settings, changes or ()),
+            into,
+            share=hold_out,
+            together=together,
+            resume=resume,
+            workers=workers,
+            report=reporter.report,
+        )
+    _finish(found, into)
+
+
+@app.command()
 def progress(
     into: Into,
     reports: Annotated[
@@ -405,7 +459,7 @@ def _load(sets: list[Path]) -> "list[LabelledSet]":
     return [load_labelled(path) for path in sets]
 
 
-def _finish(study: "Study | AttackStudy | IncrementalStudy | Invariance", into: Path) -> None:
+def _finish(study: "Study | AttackStudy | IncrementalStudy | Invariance | JointStudy", into: Path) -> None:
     study.write(into)
     for warning in study.warnings:
         output.note(warning)

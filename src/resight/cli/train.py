@@ -52,8 +52,12 @@ def train(
         typer.Argument(metavar="[RECIPE]", help="Name, TOML file or folder of the recipe; none with --procedural."),
     ] = None,
     labelled: Annotated[
-        Path | None,
-        typer.Argument(metavar="SET", help="A folder with gt.json, or with one sub-folder an object."),
+        list[str] | None,
+        typer.Argument(
+            metavar="SET | NAME=SET…",
+            help="A folder with gt.json, or with one sub-folder an object. Or several, each with a name, from which it "
+            "learns at once.",
+        ),
     ] = None,
     unlabelled: Annotated[
         list[Path] | None,
@@ -85,11 +89,18 @@ def train(
     ] = None,
     weights: Weights = None,
     validate: Annotated[
-        Path | None, typer.Option("--validate", metavar="SET", help="A set of other objects, to validate on.")
+        list[str] | None,
+        typer.Option(
+            "--validate",
+            metavar="SET | NAME=SET",
+            help="A set of other objects, to validate on; repeatable where sets have names.",
+        ),
     ] = None,
     hold_out: Annotated[
         float | None,
-        typer.Option("--hold-out", metavar="SHARE", help="Validate on a share of SET's objects instead, such as 0.2."),
+        typer.Option(
+            "--hold-out", metavar="SHARE", help="Validate on a share of each SET's objects instead, such as 0.2."
+        ),
     ] = None,
     settings: Annotated[
         str | None,
@@ -180,22 +191,29 @@ def train(
         precision=precision,
     )
     how: dict[str, Any] = {"into": into, "resume": resume, "workers": workers}
+    learned, held_out = one_or_named(labelled or (), "SET"), one_or_named(validate or (), "--validate")
+    one_held_out = held_out if isinstance(held_out, Path) else None
+    if (procedural or unlabelled) and one_held_out is not held_out:
+        raise QueryError("--validate NAME=SET is of several labelled sets by their names: give one SET")
     with Reporter(quiet) as reporter:
         how["progress"] = reporter.report
         if isinstance(chosen, ProceduralTraining):
-            written = train_procedural(settings=chosen, teacher=teacher, validate=validate, **how)
+            written = train_procedural(settings=chosen, teacher=teacher, validate=one_held_out, **how)
         elif unlabelled and isinstance(chosen, UnlabelledTraining):
             written = train_unlabelled(
-                str(recipe), unlabelled, settings=chosen, validate=validate, weights=weights, **how
+                str(recipe), unlabelled, settings=chosen, validate=one_held_out, weights=weights, **how
             )
-        elif labelled is not None and isinstance(chosen, Training):
-            given = validate if hold_out is None else hold_out
-            written = run(str(recipe), labelled, settings=chosen, validate=given, weights=weights, **how)
+        elif learned is not None and isinstance(chosen, Training):
+            given = held_out if hold_out is None else hold_out
+            written = run(str(recipe), learned, settings=chosen, validate=given, weights=weights, **how)
     facts = json_module.loads((written / FACTS).read_text(encoding="utf-8"))
     if json:
         output.line(output.as_json({"into": str(written), **facts}))
         return
     before, after = facts["before"], facts["after"]
+    if "sets" in facts:
+        _tell_sets(facts["sets"], written)
+        return
     if after is None and procedural:
         best = facts["phases"]["procedural"]["best"]
         said = "nothing was held out" if best is None else f"matching and recall of rendered pairs held out {best:.3f}"
@@ -211,20 +229,54 @@ def train(
         output.note("training made it worse: try a lower --rate, or fewer layers (--set learns.layers=layer4)")
 
 
+def _tell_sets(sets: dict[str, Any], written: Path) -> None:
+    """Of several sets that were learned from at once, mAP on what was held out of each."""
+    rows: list[tuple[str, ...]] = [("mAP on what was held out", "before", "after", "after, as the set")]
+    for name, facts in sets.items():
+        rows.append(
+            (name, *("–" if facts[when] is None else _percent(facts[when]) for when in ("before", "after", "own")))
+        )
+        if "none" in (facts["before"] or {}):
+            output.note(f"why nothing is known of {name} before: {facts['before']['none']}")
+    output.columns(rows, left=[0])
+    output.line(str(written))
+
+
+def one_or_named(texts: Sequence[str], what: str) -> Path | dict[str, str | Path] | None:
+    """A folder, or several ``NAME=FOLDER`` by their names; None for none. Raises QueryError for others.
+
+    A folder that is there is taken as it is written, also with = in its name.
+    """
+    if not texts:
+        return None
+    plain = [text for text in texts if "=" not in text or Path(text).exists()]
+    if plain and len(texts) > 1:
+        raise QueryError(f"{what}: {plain[0]} has no name among several sets: write NAME={plain[0]}")
+    if plain:
+        return Path(plain[0])
+    named: dict[str, str | Path] = {}
+    for text in texts:
+        name, _, place = text.partition("=")
+        if name in named:
+            raise QueryError(f"{what}: two sets are called {name}: give each a name of its own")
+        named[name] = Path(place)
+    return named
+
+
 def _check_learned_from(
     recipe: str | None,
-    labelled: Path | None,
+    labelled: Sequence[str] | None,
     unlabelled: Sequence[Path] | None,
-    validate: Path | None,
+    validate: Sequence[str] | None,
     hold_out: float | None,
     mine: str | None,
 ) -> None:
     """QueryError unless a recipe is to learn from either labelled photos or others."""
     if recipe is None:
         raise QueryError("name the RECIPE that is trained, or say --procedural")
-    if validate is not None and hold_out is not None:
+    if validate and hold_out is not None:
         raise QueryError("--validate and --hold-out both say what to validate on: give one of them")
-    if (labelled is None) == (not unlabelled):
+    if (not labelled) == (not unlabelled):
         raise QueryError(
             "what is learned from is a labelled SET, photos by --unlabelled, or --procedural: give one of them"
         )

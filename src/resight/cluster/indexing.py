@@ -100,11 +100,16 @@ def index(
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """CollectionError for a recipe that looks at all images at once, which lie on many machines."""
+    """CollectionError for a recipe that looks at all images at once, which lie on many machines, or has [adapters]."""
     if recipe.rerank:
         raise CollectionError(
             f"recipe {recipe.name} has [[rerank]], which looks at all images together and is not done in shards; "
             "choose a recipe without it, or index on one machine"
+        )
+    if recipe.adapters is not None:
+        raise CollectionError(
+            f"recipe {recipe.name} has [adapters], which is not done in shards: index on one machine, or take the "
+            "table out of the recipe"
         )
 
 

@@ -1,7 +1,7 @@
 """A recipe made runnable: an image in, a Description out (survey Fig. 2)."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,19 +101,21 @@ class Describer:
         Local features are in the original's pixels also for a box. Raises as ``read``, and RecipeError where the
         recipe's network cannot run.
         """
-        return self.describe_read([self.read(value, box)])[0]
+        return next(self.describe_each([self.read(value, box)]))
 
-    def describe_read(self, parts: Sequence[Part]) -> list[Description]:
-        """The descriptions of what ``read`` returned, all of which go through the network together.
+    def describe_each(self, parts: Sequence[Part]) -> Iterator[Description]:
+        """The descriptions of what ``read`` returned, in order, each as soon as it is made.
 
-        Each is what it would be by itself. Raises RecipeError where the recipe's network cannot run.
+        All go through the network together, and each is what it would be by itself, but for what float32 loses where
+        pictures are summed in another order. Raises RecipeError where the recipe's network cannot run.
         """
-        network, local = self.network, [self._local_of(part) for part in parts]
-        vectors: list[NDArray[np.float32]] | list[None] = [None] * len(parts)
+        network = self.network
+        vectors: Iterable[NDArray[np.float32] | None] = [None] * len(parts)
         if network is not None:
-            vectors = list(network.describe_each(network.prepare(image.pixels) for image, _, _ in parts))
-        sizes = [size for _, _, size in parts]
-        return [Description(size, vector, own) for size, vector, own in zip(sizes, vectors, local, strict=True)]
+            vectors = network.describe_each(network.prepare(image.pixels) for image, _, _ in parts)
+        # Local features while the engine goes on with the next pictures.
+        for part, vector in zip(parts, vectors, strict=True):
+            yield Description(part[2], vector, self._local_of(part))
 
     def _local_of(self, part: Part) -> LocalFeatures | None:
         image, (left, top), _ = part

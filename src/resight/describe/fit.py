@@ -75,8 +75,8 @@ def fit_recipe(
     fitted_on = f"{len(photos):,} photos of {', '.join(str(p) for p in paths)} (seed {seed})"
     into.mkdir(parents=True, exist_ok=True)
     update: dict[
-        str, GlobalStage | LocalStage | CodebookStage | HammingStage | HashStage | tuple[RerankStage, ...]
-    ] = {}
+        str, GlobalStage | LocalStage | CodebookStage | HammingStage | HashStage | tuple[RerankStage, ...] | None
+    ] = {"adapters": None}  # which are of the descriptors from before the fit
     if base.hash is not None and base.hash.path:
         # Not copied: it is of the descriptors from before the fit.
         update["hash"] = base.hash.model_copy(update={"path": Path(base.hash.path).name})

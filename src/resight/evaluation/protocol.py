@@ -34,6 +34,7 @@ def evaluate(
     collection: str | Path | None = None,
     ap: str | None = None,
     top: int = 10,
+    adapter: str | None = None,
     workers: int | None = None,
     progress: "Callable[[Progress], None] | None" = None,
 ) -> Report:
@@ -44,13 +45,14 @@ def evaluate(
         one.
     ap: kind of average precision, one of `metrics.AVERAGE_PRECISIONS`; None for the set's own. top: results kept in
         each row of the report.
+    adapter: of the recipe's [adapters], in place of its default, which a kept collection need not have been made with.
     workers: processes that describe images; None for the collection's choice.
 
     A query that is itself in the database is removed from its own ranking unless it keeps itself, and where it has no
     box its stored description is the query. A database image that could not be indexed counts as not retrieved and is
     reported.
-    Raises GroundTruthError, QueryError naming a query that cannot be read, and CollectionError where
-    ``collection`` was made by another recipe or holds images that are not in the set's database.
+    Raises GroundTruthError, QueryError naming a query that cannot be read, or for an unknown adapter, and
+    CollectionError where ``collection`` was made by another recipe or holds images that are not in the set's database.
     """
     from resight.search.collection import Progress
 
@@ -61,6 +63,8 @@ def evaluate(
     kind = ap or labelled.average_precision
     labelled = with_distractors(labelled, distractors)
     with opened(recipe, collection) as index:
+        if adapter is not None:
+            index.adapter = adapter
         ids_of(index, labelled)  # refuse a collection of other images before anything is added to it
         began = perf_counter()
         database = [labelled.locate(path) for path in labelled.database]

@@ -18,7 +18,7 @@ from resight.learning.caching import backward
 from resight.learning.datasets.augment import NONE
 from resight.learning.datasets.pictures import Copy, Pictures, numbered
 from resight.learning.losses import Loss, make_loss
-from resight.learning.mining.batches import batches_of, replayed_batches
+from resight.learning.mining.batches import batches_of, joint_batches, replayed_batches
 from resight.learning.mining.in_batch import mine
 from resight.learning.mining.memory import CrossBatchMemory
 from resight.learning.mining.pool import mine_pool
@@ -54,16 +54,18 @@ class EmbeddingTask:
         self._room = budget
         self.pictures = Pictures(lesson.photos.photos, augment=settings.augment, budget=budget, **made)
         self.plain = Pictures(lesson.photos.photos, augment=NONE, budget=budget, **made) if mines else None
-        self._validation: Validation | None = None
-        if lesson.validation is not None:
-            self._validation = Validation(
-                lesson.validation,
+        held_out = {**({} if lesson.validation is None else {"": lesson.validation}), **lesson.validations}
+        self._validations = {
+            name: Validation(
+                labelled,
                 side=side_for(settings.validation_side or settings.side, model),
                 multiple=model.multiple,
                 least=model.least,
                 chunk=settings.chunk,
                 readers=settings.readers,
             )
+            for name, labelled in held_out.items()
+        }
         self._labels = lesson.photos.labels
         self._old = None if old is None else _old_terms(old, settings, lesson, model.dimension)
         self._views: KeptViews | None = None
@@ -131,6 +133,8 @@ class EmbeddingTask:
             return replayed_batches(
                 settings.sampling, self._labels, replayed=replayed, share=old.replay, epoch=epoch, seed=settings.seed
             )
+        if self.photos.parts:
+            return joint_batches(settings.sampling, self._labels, self.photos.parts, epoch=epoch, seed=settings.seed)
         return batches_of(settings.sampling, self._labels, epoch=epoch, seed=settings.seed)
 
     def backward(self, batch: Batch, epoch: int, step: int, propagate: Callable[[Tensor], None]) -> dict[str, float]:
@@ -179,11 +183,13 @@ class EmbeddingTask:
         return {"loss": passed.loss, **figures}
 
     def validate(self) -> dict[str, float]:
-        """mAP of what is held out."""
-        if self._validation is None:
+        """mAP of what is held out; of several sets the mean of theirs, which decides, and that of each."""
+        if not self._validations:
             return {}
         self.module.eval()
-        return {"mAP": self._validation.mean_average_precision(self.model)}
+        each = {name: one.mean_average_precision(self.model) for name, one in self._validations.items()}
+        named = {f"mAP {name}": value for name, value in each.items() if name}
+        return {"mAP": sum(each.values()) / len(each), **named}
 
     @property
     def _keeps_plain(self) -> bool:

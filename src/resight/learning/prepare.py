@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from resight.describe.fit import with_branches
-from resight.errors import GroundTruthError, RecipeError
-from resight.evaluation.labelled import LabelledSet
+from resight.errors import RecipeError
 from resight.evaluation.load import load_labelled
-from resight.learning.datasets.photos import split_by_object, training_set
+from resight.learning.datasets.photos import training_set
 from resight.learning.datasets.pictures import check_readable
 from resight.learning.launch import check_devices
 from resight.learning.old import with_replayed
 from resight.learning.schemes import SCHEMES, scheme_of
 from resight.learning.settings import Training
+from resight.learning.several import several_lesson
+from resight.learning.splitting import Labelled, check_apart, split
 from resight.learning.task import Lesson
 from resight.learning.validate import readable_part
 from resight.networks.weights import file_sha256
@@ -40,10 +41,10 @@ class Job:
 
 def prepare(
     recipe: Recipe,
-    labelled: LabelledSet | str | Path,
+    labelled: Labelled | Mapping[str, Labelled],
     settings: Training,
     folder: Path,
-    validate: LabelledSet | str | Path | float | None = None,
+    validate: Labelled | Mapping[str, Labelled] | float | None = None,
     weights: Path | None = None,
     resume: bool = False,
 ) -> Job:
@@ -54,20 +55,19 @@ def prepare(
     if settings.old is not None and scheme != "embedding":
         raise RecipeError(f"scheme = {scheme} does not learn beside an old network: leave out old, or say embedding")
     SCHEMES[scheme](recipe, settings)  # says what does not suit it
-    learned = labelled if isinstance(labelled, LabelledSet) else load_labelled(labelled)
-    held_out = None
-    if isinstance(validate, float):
-        learned, held_out = split_by_object(learned, validate, settings.seed)
-    elif validate is not None:
-        held_out = validate if isinstance(validate, LabelledSet) else load_labelled(validate)
-        _check_apart(learned, held_out)
+    if isinstance(labelled, Mapping):
+        lesson = several_lesson(scheme, labelled, settings, validate)
+        return Job(recipe, scheme, lesson, identity_of(recipe, lesson), folder, resume)
+    if isinstance(validate, Mapping):
+        raise RecipeError("sets to validate on have names where those that are learned from have: NAME=SET")
+    learned, held_out = split(labelled, validate, settings.seed)
     skip = settings.unreadable == "skip"
     photos = training_set(learned, singletons=settings.singletons, whole=settings.whole)
     photos = check_readable(photos, workers=settings.readers, skip=skip)
     if settings.old is not None and settings.old.photos:
         before = load_labelled(Path(settings.old.photos))
         if held_out is not None:
-            _check_apart(before, held_out)
+            check_apart(before, held_out)
         known = training_set(before, singletons=settings.singletons, whole=settings.whole)
         photos = with_replayed(photos, check_readable(known, workers=settings.readers, skip=skip))
     if held_out is not None:
@@ -79,10 +79,15 @@ def prepare(
 def identity_of(recipe: Recipe, lesson: Lesson) -> dict[str, Any]:
     """What decides a training, by key: one that goes on must have the same."""
     photos, held_out = lesson.photos, lesson.validation
+    several: dict[str, Any] = {}
+    if lesson.sets:
+        several = {"sampling.sets": lesson.settings.sampling.sets, "sets": {p.name: p.classes for p in photos.parts}}
+        several |= {f"validation {name}": f"{v.revision} {v.selection}" for name, v in lesson.validations.items()}
     return {
         "recipe": recipe.fingerprint,
         "weights": _weights_of(recipe),
         **lesson.settings.identity,
+        **several,
         **({} if lesson.settings.old is None else {"old recipe": load_recipe(lesson.settings.old.recipe).fingerprint}),
         "set": photos.name,
         "set revision": photos.revision,
@@ -134,15 +139,3 @@ def _weights_of(recipe: Recipe) -> list[str]:
     if recipe.local is not None and "weights" in type(recipe.local).model_fields:
         files += [file for file in [recipe.model_dump()["local"]["weights"]] if file and Path(file).is_file()]
     return [file_sha256(file) for file in dict.fromkeys(files)]
-
-
-def _check_apart(learned: LabelledSet, held_out: LabelledSet) -> None:
-    def images(labelled: LabelledSet) -> set[Path]:
-        paths = [*labelled.database, *(query.path for query in labelled.queries)]
-        return {labelled.locate(path).resolve() for path in paths}
-
-    if both := images(learned) & images(held_out):
-        raise GroundTruthError(
-            f"{min(both)} is in the set to learn from and in the one to validate on ({len(both)} are), whose figures "
-            "would be too good: give another set, or hold a share of the objects out"
-        )

@@ -43,7 +43,10 @@ def _page(facts: Mapping[str, Any], runs: Mapping[str, Path], shown: str) -> Ite
     title = f"{facts['recipe']} trained on {facts['set']['name']}"
     yield head(title, "resight.evaluation", "svg { max-width: 100%; height: auto; }\n")
     yield f"<header><h1>{escape(title)}</h1></header>\n<main>\n"
-    yield f"<h2>Before and after</h2>\n{_before_and_after(facts)}"
+    if "sets" in facts:
+        yield f"<h2>Set by set</h2>\n{_set_by_set(facts['sets'])}"
+    else:
+        yield f"<h2>Before and after</h2>\n{_before_and_after(facts)}"
     for name, folder in runs.items():
         yield f"<h2>Curves: {escape(name)}</h2>\n{_outcome(facts['phases'][name])}"
         yield from _curves(read_log(folder / "log.csv"))
@@ -70,6 +73,22 @@ def _before_and_after(facts: Mapping[str, Any]) -> str:
         f'<thead><tr><th scope="col">per cent</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
         '<p class="soft">Of what is held out, whose objects were not learned from, by the recipe as it searches.</p>\n'
         f"{why}"
+    )
+
+
+def _set_by_set(sets: Mapping[str, Any]) -> str:
+    heads = {"before": "before", "after": "after", "own": "after, as the set"}
+    rows = ""
+    for name, facts in sets.items():
+        cells = "".join(f"<td>{_percent((facts[when] or {}).get('mean_average_precision'))}</td>" for when in heads)
+        about = "".join(f"<td>{escape(_described(facts[part] or {}))}</td>" for part in ("learned", "validation"))
+        rows += f'<tr><th scope="row">{escape(name)}</th>{cells}{about}</tr>\n'
+    head = "".join(f'<th scope="col">{text}</th>' for text in (*heads.values(), "learned from", "validated on"))
+    return (
+        '<div class="scroll" tabindex="0" role="region" aria-label="Set by set"><table>\n'
+        f'<thead><tr><th scope="col">mAP, per cent</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+        '<p class="soft">Of what is held out of each set, by the recipe as it searches by default, and by the adapter '
+        "that is called as the set.</p>\n"
     )
 
 

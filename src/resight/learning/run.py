@@ -15,10 +15,9 @@ from typing import Any, Protocol
 from lightning_fabric import Fabric
 
 from resight.errors import RecipeError
-from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.report import Report
 from resight.learning.embedding_task import EmbeddingTask
-from resight.learning.facts import add_figures, facts_of, figures_of, replace_text
+from resight.learning.facts import add_figures, facts_of, figures_of, figures_of_sets, replace_text
 from resight.learning.launch import launch
 from resight.learning.optimisation import Optimisation
 from resight.learning.prepare import Job, prepare
@@ -26,6 +25,7 @@ from resight.learning.ranks import barrier, ranks
 from resight.learning.report import write_report
 from resight.learning.schemes import SCHEMES
 from resight.learning.settings import Training
+from resight.learning.splitting import Labelled
 from resight.learning.task import Task
 from resight.learning.trainer import Outcome, Progress, run
 from resight.recipes.recipe import Recipe, load_recipe
@@ -52,11 +52,11 @@ class Running(Protocol):
 
 def train(
     recipe: Recipe | str | Path,
-    labelled: LabelledSet | str | Path,
+    labelled: Labelled | Mapping[str, Labelled],
     *,
     settings: Training,
     into: Path,
-    validate: LabelledSet | str | Path | float | None = None,
+    validate: Labelled | Mapping[str, Labelled] | float | None = None,
     weights: Path | None = None,
     resume: bool = False,
     workers: int | None = None,
@@ -64,6 +64,8 @@ def train(
 ) -> Path:
     """Train a recipe on a labelled set and write the folder ``into``, a recipe to index and search with.
 
+    labelled: or several by their names, from whose photos it learns at once, in batches balanced between them; the
+        recipe then has [adapters], one of each set, and ``validate`` is of each: named sets, or a share of each one's.
     validate: a set of other objects, or the share of the set's own objects that is held out; it decides which weights
         are kept, and is what the report's figures are of. None for neither. weights: of the recipe's network.
     resume: go on with what an interrupted training left in ``into``. workers: processes that describe images for the
@@ -110,8 +112,9 @@ def finish(
     runs = {name: job.folder / name for name in outcomes}
     publish(list(runs.values())[-1] / "recipe", into)
     before, after = figures_of(job, into, workers, progress)
-    add_figures(into, before, after)
-    facts = {**facts_of(job, outcomes, before, after), **(more or {})}
+    each = figures_of_sets(job, into, workers, progress)
+    add_figures(into, before, after, each)
+    facts = {**facts_of(job, outcomes, before, after), **each, **(more or {})}
     write_report(into / "report.html", facts, runs, after if isinstance(after, Report) else None)
     replace_text(into / FACTS, json.dumps(facts, indent=1, ensure_ascii=False) + "\n")
 

@@ -115,6 +115,7 @@ class Training(Optimisation):
         if self.old is None:
             outside.add("old")
         table = self.model_dump(mode="json", exclude=outside)
+        del table["sampling"]["sets"]  # of several sets, which ``identity_of`` adds
         return dict(flat(table))
 
 

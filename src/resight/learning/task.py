@@ -1,7 +1,7 @@
 """What the trainer trains: a task makes batches, turns one into gradients, and says how good its network is."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -61,11 +61,17 @@ class Task(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Lesson:
-    """What a run learns from. validation: of objects that ``photos`` has none of; None for none."""
+    """What a run learns from. validation: of objects that ``photos`` has none of; None for none.
+
+    sets: where several are learned from at once, each by its name, of which ``photos`` are joined. validations: then,
+    in place of the one, sets to validate on by their names.
+    """
 
     photos: "TrainingSet"
     validation: "LabelledSet | None"
     settings: "Training"
+    sets: "Mapping[str, TrainingSet]" = field(default_factory=dict)
+    validations: "Mapping[str, LabelledSet]" = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

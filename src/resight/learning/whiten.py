@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import tomli_w
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from resight.describe.describer import Describer
 from resight.describe.fit import fit_whitenings
@@ -79,12 +79,12 @@ def whiten(
     chosen = drawn(learned.photos, photos, seed)
     check_photos(stage, len(chosen), learned.name, how, dimensions=dimensions)
     digests: list[str] = []
-    images = _read(describer, chosen, digests, progress)
+    images = read_photos(describer, chosen, digests, progress)
     if how == "pca":
         text = f"{len(chosen):,} photos of {learned.name}, which the network was trained on"
         (whitening,) = fit_whitenings(network, images, text)
     else:
-        first, second = _pairs(chosen, learned.name, seed, pairs)
+        first, second = matching_pairs([photo.label for photo in chosen], learned.name, seed, pairs)
         whitening = learned_whitening_of_pairs(
             np.concatenate([network.samples(batch)[0] for batch in prepared_batches(network, images)]),
             first,
@@ -131,9 +131,14 @@ def drawn(photos: Sequence["Photo"], most: int, seed: int) -> list["Photo"]:
     return [photo for photo, keep in zip(photos, kept, strict=True) if keep]
 
 
-def _pairs(photos: Sequence["Photo"], name: str, seed: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Places of photos, of which the m-th of each are of one object."""
-    labels = np.unique([photo.label for photo in photos], return_inverse=True)[1].astype(np.int64)
+def matching_pairs(
+    shown: ArrayLike, name: str, seed: int, most: int = 100_000
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Places in labels (N,) of a set's photos, of which the m-th of each are of one object; at most so many, drawn.
+
+    Raises RecipeError where all are of one object.
+    """
+    labels = np.unique(shown, return_inverse=True)[1].astype(np.int64)
     if labels.max() == 0:
         raise RecipeError(f"{name}: photos of one object teach no whitening: give photos of several")
     pairs, match = pairs_of(labels, seed=seed, most=most)
@@ -141,7 +146,7 @@ def _pairs(photos: Sequence["Photo"], name: str, seed: int, most: int) -> tuple[
     return first, second
 
 
-def _read(describer: Describer, photos: Sequence["Photo"], digests: list[str], progress: Told) -> Iterator[Image]:
+def read_photos(describer: Describer, photos: Sequence["Photo"], digests: list[str], progress: Told) -> Iterator[Image]:
     """The photos, or the parts of them that are asked about, as queries are read."""
     for done, photo in enumerate(photos, 1):
         digests.append(digest(load(str(photo.path))))

@@ -111,7 +111,7 @@ def _write(
         for place, head in enumerate(model.branch_heads)
     }
     stage = with_branches(model.stage, changes)
-    update: dict[str, Any] = {"trained": facts or None, **_copied(recipe, into)}
+    update: dict[str, Any] = {"trained": facts or None, "adapters": None, **_copied(recipe, into)}
     if model.projection is not None:
         stage = _write_projection(model, stage, into, recipe.name, origin)
     elif model.hash is not None or stage.whiten == "none":

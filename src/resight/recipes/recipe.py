@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from resight.errors import RecipeError
 from resight.parsing import parse_toml
+from resight.recipes.adapters_stage import AdaptersStage
 from resight.recipes.local_stages import LOCAL_FILES, ChannelStage, LayerStage, LocalStage
 from resight.recipes.network_stages import FILES, GlobalStage
 from resight.recipes.query_stage import QueryStage
@@ -18,6 +19,7 @@ from resight.recipes.rerank_stages import (
     FuzzyStage,
     KernelStage,
     MatchingStage,
+    ModelStage,
     PatchStage,
     RegionalDiffusionStage,
     RerankStage,
@@ -184,6 +186,7 @@ class Recipe(Stage):
     """Stages and their parameters.
 
     `filter` makes the first ranking, the tables of `rerank` re-order it, and `verify`, where given, checks its top.
+    adapters: projections among which a search chooses, by which it compares what is stored.
     trained: facts about the training that `resight train` gave its networks; nothing follows from them.
     compatible_with: fingerprint of a recipe (`resight info` tells a collection's) whose vectors those of this one were
         trained to be compared with, so that its collections can be searched by this one.
@@ -206,6 +209,7 @@ class Recipe(Stage):
     expansion: ExpansionStage | None = None
     calibration: Calibration | None = None
     query: QueryStage | None = None
+    adapters: AdaptersStage | None = None
     trained: dict[str, Any] | None = None
     compatible_with: str = Field(default="", pattern="^([0-9a-f]{64})?$")
 
@@ -244,11 +248,30 @@ class Recipe(Stage):
             raise ValueError('[expansion] joins = "vectors" needs filter = "global", which searches by them')
         if self.query is not None and (why := self.obstacle(self.query)):
             raise ValueError(why)
+        if self.adapters is not None and (why := self._without_adapters):
+            raise ValueError(f"[adapters] are of one stored vector an image by which it is ranked: leave out {why}")
         return self
+
+    @property
+    def _without_adapters(self) -> str | None:
+        """What projections of the stored vector do not go with, or None."""
+        if self.hash is not None:
+            return "[hash], whose codes are of the vector as it is stored"
+        if self.filter != "global" or self.global_ is None:
+            return f'filter = "{self.filter}", which compares no vectors'
+        if self.global_.late:
+            return f'fusion = "{self.global_.fusion}", which keeps several vectors'
+        if any(isinstance(stage, _ON_REGIONS) for stage in self.rerank):
+            return "tables of [[rerank]] that compare regions, which are stored as they are"
+        if any(isinstance(stage, ModelStage) for stage in self.rerank):
+            return "tables of [[rerank]] with a model, which learned from the vectors as they are stored"
+        return None
 
     def obstacle(self, query: QueryStage) -> str | None:
         """Why a query cannot be looked at so, or None where it can."""
         if query.merge == "mean":
+            if self.adapters is not None:
+                return '[query] merge = "mean" would join vectors before an adapter projects them: say merge = "max"'
             return None if self.by_vector else f'[query] merge = "mean" is of vectors, and filter is "{self.filter}"'
         if self.rerank or self.expansion is not None:
             return '[query] merge = "max" has no one query for [[rerank]] and [expansion]: leave them out'
@@ -289,9 +312,12 @@ class Recipe(Stage):
 
     @property
     def fingerprint(self) -> str:
-        """sha256, in hex, of every stage and parameter; where weights and artefacts lie is left out, as they move."""
+        """sha256, in hex, of every stage and parameter; where weights and artefacts lie is left out, as they move.
+
+        So is [adapters]: nothing that is stored follows from it, and each search chooses.
+        """
         absent = {key for key in ("query", "compatible_with") if not getattr(self, key)}  # as before there was any
-        stages = set(type(self).model_fields) - absent
+        stages = set(type(self).model_fields) - absent - {"adapters"}
         hashed = " codes of regions" if any(isinstance(s, PatchStage) and s.hash for s in self.rerank) else ""
         return hashlib.sha256(f"{self.dump(stages)}{hashed}".encode()).hexdigest()
 
@@ -349,10 +375,16 @@ def parse_recipe(text: str, origin: str, folder: Path | None) -> Recipe:
         _place(table.get("codebook"), ("path",), folder)
         _place(table.get("hamming"), ("path",), folder)
         _place(table.get("hash"), ("path",), folder)
+        _place_adapters(table.get("adapters"), folder)
     try:
         return Recipe.model_validate(table)
     except ValidationError as error:
         raise RecipeError(f"{origin}: {problems(error, 'recipe')}") from error
+
+
+def _place_adapters(table: object, folder: Path) -> None:
+    files = table.get("files") if isinstance(table, dict) else None
+    _place(files, tuple(files) if isinstance(files, dict) else (), folder)
 
 
 def _place(table: object, keys: tuple[str, ...], folder: Path) -> None:

@@ -17,15 +17,17 @@ from safetensors.numpy import save
 
 from resight.describe.describer import Describer
 from resight.describe.description import Description
-from resight.errors import CollectionError, ImageError, QueryError, ResightError
+from resight.errors import CollectionError, ImageError, QueryError
 from resight.fitted import Fitted
 from resight.geometry.boxes import Box, check_box
 from resight.geometry.parts import Part
 from resight.images.image import Image
+from resight.recipes.adapters_stage import NONE
 from resight.recipes.query_stage import QueryStage
 from resight.recipes.recipe import Recipe, load_recipe
+from resight.search.adapted import check_adapter, load_adapter
 from resight.search.duplicates import OVERLAP, Cluster, clusters, find_duplicates
-from resight.search.examples import DescribedExample, Example, check_wanted
+from resight.search.examples import DescribedExample, Example, ReadExample, check_wanted
 from resight.search.index_tuning import Tuned, Wanted
 from resight.search.index_tuning import tune as tune_index
 from resight.search.query_views import describe_views
@@ -88,6 +90,7 @@ class Collection:
         self.behind: str | None = None
         """What the last writing could not tell the collection's vector database, and what to do, in words."""
         self._query = store.recipe.query
+        self._adapter: str | None = None
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -136,14 +139,14 @@ class Collection:
     def reopened(self) -> Self:
         """A reader of what there is now, ready to be searched, with what is loaded of the recipe.
 
-        This one stays as it is. Threads may share it, but describe one query at a time. Raises CollectionError as
+        This one stays as it is. Threads may share it, but only one at a time describes. Raises CollectionError as
         ``open`` and as a search would.
         """
         store = Store(self._store.folder, write=False)
         same = (store.recipe, store.fingerprint) == (self.recipe, self.fingerprint)
         again = type(self)(store, self._describer if same else Describer(store.recipe))
         if same:
-            again._query = self._query
+            again._query, again._adapter = self._query, self._adapter
         try:
             again._open_searcher().warm()
         except BaseException:
@@ -163,7 +166,7 @@ class Collection:
         store.catalogue.before = self._store.catalogue.version  # as each connection counts from 1
         self._store = store
         self._describer, self._searcher = Describer(self._store.recipe), None
-        self._query = self._store.recipe.query
+        self._query, self._adapter = self._store.recipe.query, None
         return True
 
     def __enter__(self) -> Self:
@@ -193,6 +196,21 @@ class Collection:
         if stage is not None and (why := self.recipe.obstacle(stage)):
             raise QueryError(f"recipe {self.recipe.name}: {why}")
         self._query = stage
+
+    @property
+    def adapter(self) -> str:
+        """As which set's pictures it is searched: of the recipe's [adapters], its default until another is set.
+
+        "none" compares vectors as they are stored. Setting it raises QueryError, which lists those there are, for
+        another name.
+        """
+        stage = self.recipe.adapters
+        return self._adapter or (NONE if stage is None else stage.default)
+
+    @adapter.setter
+    def adapter(self, name: str) -> None:
+        check_adapter(self.recipe, name)
+        self._adapter = name
 
     @property
     def fingerprint(self) -> str:
@@ -269,7 +287,7 @@ class Collection:
         self._open_searcher()
         began = time.perf_counter()
         found = self._stored_or_read(query, box)
-        description, views = (found, ()) if isinstance(found, Description) else self._views_of([found])[0]
+        description, views = (found, ()) if isinstance(found, Description) else next(self._views_of([found]))
         if box is not None:
             box = check_box(box, description.size, str(query))
         example = DescribedExample(description, box, views=views)
@@ -300,36 +318,42 @@ class Collection:
 
     def describe_examples(self, examples: Sequence[Example]) -> list[DescribedExample]:
         """The first half of ``search_examples``: what the recipe says of each example. Raises as that."""
-        (found,) = self.describe_together([examples])
-        if isinstance(found, ResightError):
-            raise found
-        return found
+        check_wanted([example.weight for example in examples])
+        read = [self.read_example(example, number) for number, example in enumerate(examples, 1)]
+        described = self.describe_each([example for example in read if isinstance(example, ReadExample)])
+        return [next(described) if isinstance(example, ReadExample) else example for example in read]
 
-    def describe_together(self, queries: Sequence[Sequence[Example]]) -> list[list[DescribedExample] | ResightError]:
-        """As ``describe_examples`` of several queries, whose pictures go through the network together.
+    def read_example(self, example: Example, number: int = 1) -> ReadExample | DescribedExample:
+        """The first step of ``describe_examples``: the pixels to be described, or what is stored of an image.
 
-        In the place of one that cannot be described is what would be raised for it.
+        Threads may do it at the same time. number: among the examples, from 1, for messages. Raises QueryError.
         """
         self._open_searcher()
-        read = [self._read_query(examples) for examples in queries]
-        parts = [part for found in read if isinstance(found, list) for part in found if isinstance(part, tuple)]
-        described = iter(self._views_of(parts))
-        answers: list[list[DescribedExample] | ResightError] = []
-        for examples, found in zip(queries, read, strict=True):
-            if isinstance(found, ResightError):
-                answers.append(found)
-                continue
-            own = [(part, ()) if isinstance(part, Description) else next(described) for part in found]
-            boxes = [
-                None if e.box is None else check_box(e.box, d.size, e.name)
-                for e, (d, _) in zip(examples, own, strict=True)
-            ]
-            answers.append(
-                [DescribedExample(d, box, e.weight, v) for e, (d, v), box in zip(examples, own, boxes, strict=True)]
-            )
-        return answers
+        try:
+            found = self._stored_or_read(example.image, example.box)
+            size = found.size if isinstance(found, Description) else found[2]
+            box = None if example.box is None else check_box(example.box, size, example.name)
+        except ImageError as error:
+            raise QueryError(f"example {number}, {example.name}: {error.reason}") from error
+        except QueryError as error:
+            raise QueryError(f"example {number}, {error}") from error
+        if isinstance(found, Description):
+            return DescribedExample(found, box, example.weight)
+        return ReadExample(found, box, example.weight)
 
-    def _views_of(self, parts: Sequence[Part]) -> list[tuple[Description, tuple[Description, ...]]]:
+    def describe_each(self, examples: Sequence[ReadExample]) -> Iterator[DescribedExample]:
+        """The second step, by one thread at a time: of several queries' examples too, each as soon as it is described.
+
+        They go through the network together. Raises CollectionError where the recipe's weights or learned parts are not
+        those of the collection, and RecipeError where its network cannot run.
+        """
+        views = self._views_of([example.part for example in examples])
+        for example, (description, further) in zip(examples, views, strict=True):
+            yield DescribedExample(description, example.box, example.weight, further)
+
+    def _views_of(self, parts: Sequence[Part]) -> Iterator[tuple[Description, tuple[Description, ...]]]:
+        if self.recipe.global_ is not None and parts:
+            self._check_fingerprint()
         return describe_views(self._describer, parts, self._query)
 
     def rank_described(
@@ -341,14 +365,15 @@ class Collection:
         exact: bool = False,
         described: float = 0.0,
         heard: Heard | None = None,
+        adapter: str | None = None,
     ) -> tuple[Ranking, Timing]:
         """The second half of ``search_examples``, which threads may do at the same time, and what it cost.
 
         described: seconds that the first half took. heard: is told the first ranking and each image as it is verified;
-        what it raises ends the search.
+        what it raises ends the search. adapter: in place of the collection's own; QueryError for an unknown one.
         """
         began = time.perf_counter()
-        searcher = self._open_searcher().heard_by(heard)
+        searcher = self._open_searcher().adapted(self._adapter if adapter is None else adapter).heard_by(heard)
         if where is not None:
             rows = searcher.snapshot.positions(matching_ids(self._store.catalogue, where))
             searcher = searcher.among(rows[rows >= 0])
@@ -357,22 +382,6 @@ class Collection:
         narrowed = time.perf_counter() - began
         ranking, timing = searcher.rank_examples(examples, top, described)
         return ranking, replace(timing, filter=timing.filter + narrowed)
-
-    def _read_query(self, examples: Sequence[Example]) -> list[Description | Part] | ResightError:
-        """For each example what is stored of it, or what is to be described; or the error that it is."""
-        parts = []
-        try:
-            check_wanted([example.weight for example in examples])
-            for number, example in enumerate(examples, 1):
-                try:
-                    parts.append(self._stored_or_read(example.image, example.box))
-                except ImageError as error:
-                    raise QueryError(f"example {number}, {example.name}: {error.reason}") from error
-                except QueryError as error:
-                    raise QueryError(f"example {number}, {error}") from error
-        except ResightError as error:
-            return error
-        return parts
 
     def branch_similarities(
         self,
@@ -386,8 +395,8 @@ class Collection:
         """
         if self.recipe.global_ is None:
             raise CollectionError(f"recipe {self.recipe.name} has no global descriptor")
-        searcher = self._open_searcher()
-        return searcher.snapshot.ids, searcher.cosines(self._described(query, box))
+        searcher = self._open_searcher().adapted(self._adapter)
+        return searcher.snapshot.ids, searcher.cosines(searcher.projected(self._described(query, box)))
 
     def tune(
         self,
@@ -482,7 +491,11 @@ class Collection:
         self, query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
     ) -> Description:
         found = self._stored_or_read(query, box)
-        return found if isinstance(found, Description) else self._describer.describe_read([found])[0]
+        if isinstance(found, Description):
+            return found
+        if self.recipe.global_ is not None:
+            self._check_fingerprint()
+        return next(self._describer.describe_each([found]))
 
     def _stored_or_read(
         self, query: "str | Path | int | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None
@@ -498,8 +511,6 @@ class Collection:
             if box is None and self._query is None:  # of further views nothing is stored
                 return searcher.stored(position)
             query = self.entry(query).origin
-        if self.recipe.global_ is not None:
-            self._check_fingerprint()
         return self._describer.read(query, box)
 
     def entry(self, image_id: int) -> Entry:
@@ -537,7 +548,8 @@ class Collection:
     def learned(self) -> dict[str, Fitted]:
         """The learned parts that its searches depend on: ``codebook``, ``hash``, ``whitening``, ``whitening 2``, ….
 
-        And ``pooling``, ``embedding`` and ``reduction``, likewise numbered by the branches of the recipe.
+        And ``pooling``, ``embedding`` and ``reduction``, likewise numbered by the branches of the recipe; and
+        ``adapter NAME``, of the one that is chosen.
         Raises CollectionError where the recipe's codebook is yet to be learned.
         """
         parts: dict[str, Fitted] = {}
@@ -546,6 +558,8 @@ class Collection:
             parts["codebook"] = codebook
         if (function := hash_function(self._store)) is not None:
             parts["hash"] = function
+        if (projection := load_adapter(self.recipe, self.adapter, self._store)) is not None:
+            parts[f"adapter {self.adapter}"] = projection
         return parts if network is None else parts | network.fitted
 
     def metadata(self, image_id: int) -> dict[str, Value]:

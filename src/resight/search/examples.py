@@ -22,6 +22,7 @@ from resight.describe.description import Description
 from resight.errors import QueryError
 from resight.features.multiscale import l2_normalise
 from resight.geometry.boxes import Box
+from resight.geometry.parts import Part
 from resight.images.image import Image
 from resight.search.ranking import Evidence
 
@@ -59,6 +60,15 @@ class Example:
         if isinstance(self.image, str | Path):
             return str(self.image)
         return self.image.origin if isinstance(self.image, Image) else f"<{type(self.image).__name__}>"
+
+
+@dataclass(frozen=True, eq=False)
+class ReadExample:
+    """An example whose pixels are read and yet to be described. box, weight: as of ``DescribedExample``."""
+
+    part: Part
+    box: Box | None
+    weight: float
 
 
 @dataclass(frozen=True, eq=False)

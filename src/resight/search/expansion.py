@@ -125,7 +125,7 @@ def averaged(
     if expansion is None or calibration is None or own is None or example.weight < 0:
         return example
     sure = confirmed(expansion, calibration, evidence, similarity)[: expansion.results]
-    vectors = [v for p in sure if (v := searcher.stored(p).global_descriptor) is not None]
+    vectors = [v for p in sure if (v := searcher.compared(p).global_descriptor) is not None]
     if not vectors:
         return example
     mean = np.mean([own, *vectors], axis=0)

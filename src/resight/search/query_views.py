@@ -5,7 +5,7 @@ several pictures; that a network's descriptor is made invariant by its views is 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -54,18 +54,18 @@ def views_of(image: Image, stage: QueryStage) -> list[View]:
 
 def describe_views(
     describer: Describer, parts: Sequence[Part], stage: QueryStage | None
-) -> list[tuple[Description, tuple[Description, ...]]]:
+) -> Iterator[tuple[Description, tuple[Description, ...]]]:
     """For each of what ``Describer.read`` returned, its description, and those of its further views.
 
-    With merge "mean" the global descriptor is the mean of all views', and there are no further ones. All go through the
-    network together. Raises as ``Describer.describe_read``.
+    With merge "mean" the global descriptor is the mean of all views', and there are no further ones. In order, together
+    and raising as ``Describer.describe_each``.
     """
     if stage is None or stage.views == 1:
-        return [(description, ()) for description in describer.describe_read(parts)]
+        yield from ((description, ()) for description in describer.describe_each(parts))
+        return
     views = [views_of(image, stage) for image, _, _ in parts]
     seen = [(view.image, (0.0, 0.0), size) for own, (_, _, size) in zip(views, parts, strict=True) for view in own]
-    described = iter(describer.describe_read(seen))
-    answers = []
+    described = describer.describe_each(seen)
     for own, (_, corner, _) in zip(views, parts, strict=True):
         first, *further = _in_one_frame([next(described) for _ in own], own, corner)
         if stage.merge == "mean":
@@ -73,8 +73,7 @@ def describe_views(
             vectors = [v for d in (first, *further) if (v := d.global_descriptor) is not None]
             pooled = joint_descriptor(vectors, [1.0] * len(vectors), lengths)
             first, further = replace(first, global_descriptor=pooled), []
-        answers.append((first, tuple(further)))
-    return answers
+        yield first, tuple(further)
 
 
 def _in_one_frame(

@@ -21,8 +21,10 @@ from resight.hashing.search import CodeIndex, Scan
 from resight.local.features import LocalFeatures
 from resight.local.matching import WordTable
 from resight.local.word_filter import WordFilter
-from resight.recipes.network_stages import GlobalStage
+from resight.projection.projection import Projection
+from resight.recipes.adapters_stage import NONE
 from resight.recipes.recipe import Recipe, VerifyStage
+from resight.search.adapted import Adapted, check_adapter, load_adapter
 from resight.search.examples import (
     DescribedExample,
     best_evidence,
@@ -60,6 +62,7 @@ Seen = tuple[Description, NDArray[np.int64]]
 """A view of an example, and the words of its features, N×k."""
 
 _CANDIDATES = 4  # times the shortlist, of images that the index finds: an expanded query looks among them too
+_OF_VECTORS = ("reranking", "_database", "_adapted")  # what is made of the images' vectors once
 _NO_WORDS = np.empty((0, 1), np.int64)
 _UNVERIFIED = 1000  # images that the index finds where none is verified and the caller does not say how many
 
@@ -109,11 +112,14 @@ class Searcher:
     """Answers queries from the state a collection had when this was made; later writes do not disturb it.
 
     recipe: its filter, the filter's table, [verify] and [calibration] say how to search; by default the collection's
-        own. What images are described with must be the same: CollectionError where it is not.
+        own. What images are described with must be the same: CollectionError where it is not. Vectors are compared as
+        its default adapter makes them, if it has any.
     progress: told what [[rerank]] builds once for this state of the collection.
     """
 
     _heard: Heard | None = None
+    _adapter: str = NONE
+    _projection: Projection | None = None
 
     def __init__(
         self,
@@ -130,6 +136,11 @@ class Searcher:
                 "same table of [asmk], [bow], [hamming] and [hash]"
             )
         self.snapshot = store.snapshot()
+        self._by_adapter: dict[str, Searcher] = {}
+        if self.recipe.adapters is not None:
+            self._adapter = self.recipe.adapters.default
+            self._projection = load_adapter(self.recipe, self._adapter, store)
+            self._by_adapter[self._adapter] = self
         self._whole: Searcher | None = None  # of which this is a part, and which of its positions are here
         self._rows = np.arange(len(self.snapshot))
         self._store = store
@@ -149,9 +160,55 @@ class Searcher:
         part = copy(self)
         part.snapshot = self.snapshot.take(rows)
         part._whole, part._rows = self._whole or self, self._rows[rows]
-        for made in ("reranking", "_database", "_by_words", "_hashed", "_nearest", "_code_index"):
+        for made in (*_OF_VECTORS, "_by_words", "_hashed", "_nearest", "_code_index"):
             part.__dict__.pop(made, None)  # they are of other images
         return part
+
+    def adapted(self, name: str | None) -> "Searcher":
+        """One that compares vectors as an adapter of the collection makes them; None for the default.
+
+        All images' vectors are read when it is asked the first time. Raises as ``load_adapter``.
+        """
+        if name is None or name == self._adapter:
+            return self
+        check_adapter(self.recipe, name)
+        if self._whole is not None:
+            raise ValueError("choose the adapter before some of the images")
+        if (made := self._by_adapter.get(name)) is None:
+            projection = load_adapter(self.recipe, name, self._store)
+            made = copy(self)
+            made._adapter, made._projection = name, projection
+            for of in _OF_VECTORS:
+                made.__dict__.pop(of, None)
+            self._by_adapter[name] = made
+        return made
+
+    @cached_property
+    def _adapted(self) -> Adapted | None:
+        """The adapter, if any, with what it makes of the images."""
+        if self._projection is None:
+            return None
+        if self._whole is not None and (whole := self._whole._adapted) is not None:
+            return whole.take(self._rows)
+        return Adapted.of(self._projection, self.snapshot, self._vectors)
+
+    @property
+    def _lengths(self) -> tuple[int, ...]:
+        """Of the parts of the vectors that are compared, which are ℓ2-normalised each."""
+        if self._projection is not None:
+            return (self._projection.dimension,)
+        return () if self.recipe.global_ is None else self.recipe.global_.lengths
+
+    def projected(self, description: Description) -> Description:
+        """What is described, with the vector that is compared in place of the one that is stored."""
+        vector = description.global_descriptor
+        if self._projection is None or vector is None:
+            return description
+        return replace(description, global_descriptor=self._projection.transform(vector))
+
+    def compared(self, position: int) -> Description:
+        """As ``stored``, with the vector that is compared."""
+        return self.projected(self.stored(position))
 
     def heard_by(self, heard: Heard | None) -> "Searcher":
         """One that ranks alike, and tells `heard` its first ranking and each image that it verifies."""
@@ -166,6 +223,7 @@ class Searcher:
         if self.recipe.hash is not None and len(self.snapshot):
             self._hashed  # noqa: B018 - made when first read, as are the others
         self._by_words, self._nearest  # noqa: B018
+        self._adapted  # noqa: B018
         if self.recipe.rerank and len(self.snapshot):
             self.reranking  # noqa: B018
 
@@ -175,14 +233,14 @@ class Searcher:
         That is as many images as are asked for, and four times those that would be verified. The index is the
         collection's, or one of codes where there are many. Itself without an index.
         """
-        stage, search = self.recipe.global_, self._by_index
-        if search is None or stage is None:
+        search = self._by_index
+        if search is None:
             return self
         shortlist = 0 if self.recipe.verify is None else _CANDIDATES * self.recipe.verify.shortlist
         wanted = max(shortlist, top if top is not None else _UNVERIFIED)
         seen = [d for e in examples if e.weight > 0 for d in (e.description, *e.views)]
         each = [v for d in seen if (v := d.global_descriptor) is not None]
-        found = search(np.stack([self._joint(examples, stage), *each]), wanted)
+        found = search(np.stack([self._joint(examples), *each]), wanted)
         return self.among(np.setdiff1d(found, [-1]))
 
     @property
@@ -245,6 +303,10 @@ class Searcher:
         began = time.perf_counter()
         weights = [example.weight for example in examples]
         check_wanted(weights)
+        examples = [
+            replace(e, description=self.projected(e.description), views=tuple(map(self.projected, e.views)))
+            for e in examples
+        ]
         assigned = [self._assign(example.description.local) for example in examples]
         views = [[(view, self._assign(view.local)) for view in example.views] for example in examples]
         similarity, each, compared = self.similarities(examples, assigned, views)
@@ -283,11 +345,15 @@ class Searcher:
         return self._filter(query, self._assign(query.local))[0]
 
     def cosines(self, query: Description) -> NDArray[np.float32]:
-        """The query's cosine to each image, N×B for the B branches that a late fusion keeps apart, else N×1."""
+        """The query's cosine to each image, N×B for the B branches that a late fusion keeps apart, else N×1.
+
+        query: with the vector that is compared.
+        """
         if query.global_descriptor is None or self.recipe.global_ is None:
             raise ValueError("the query has no global descriptor")
-        lengths = self.recipe.global_.lengths
-        return cosine_similarity(self.snapshot, self._vectors, query.global_descriptor, lengths)
+        if self._adapted is not None:
+            return self._adapted.similarity(self.snapshot, self._vectors, query.global_descriptor)[:, None]
+        return cosine_similarity(self.snapshot, self._vectors, query.global_descriptor, self._lengths)
 
     def _assign(self, local: LocalFeatures | None) -> NDArray[np.int64]:
         """N×k nearest words of the query's descriptors, as many as any stage asks for."""
@@ -314,10 +380,10 @@ class Searcher:
         each, compared = [similarity for similarity, _ in one_by_one], sum(count for _, count in one_by_one)
         if len(examples) == 1:
             return each[0], each, compared
-        weights, stage = [example.weight for example in examples], self.recipe.global_
-        if not self.recipe.by_vector or stage is None or any(views):
+        weights = [example.weight for example in examples]
+        if not self.recipe.by_vector or any(views):
             return mean_similarity(each, weights), each, compared
-        query = replace(examples[0].description, global_descriptor=self._joint(examples, stage))
+        query = replace(examples[0].description, global_descriptor=self._joint(examples))
         together, count = self._filter(query, assigned[0])
         return together, each, compared + count
 
@@ -338,7 +404,7 @@ class Searcher:
         described = self.snapshot.vectors_at[order] >= 0
         have, lack = order[described], order[~described]
         ranking = Ranking(ids[have], similarity[have], (None,) * len(have), -np.inf, calibrated=False)
-        vector = self._joint(examples, self.recipe.global_)
+        vector = self._joint(examples)
         found = self.reranking.rerank(Asked(vector, vector[None], tuple(examples)), ranking)
         scores = np.append(found.scores, np.full(len(lack), min(-1.0, found.scores.min(initial=-1.0)), np.float32))
         ranked = self.snapshot.positions(found.ids)
@@ -369,7 +435,7 @@ class Searcher:
         """[[rerank]] bound to this state of the collection; what it builds lies in the collection's folder."""
         source = Source(
             self._database,
-            Cache(self._store.data / "rerank"),
+            Cache(self._store.data / ("rerank" if self._projection is None else f"rerank-{self._adapter}")),
             regions=self._regions,
             descriptions=None if self.recipe.local is None else self.descriptions,
             codebook=self.snapshot.codebook,
@@ -402,16 +468,17 @@ class Searcher:
 
     @cached_property
     def _database(self) -> Database:
-        """The vectors of all images that have one, in memory."""
+        """The vectors of all images that have one, as they are compared, in memory."""
         described = np.flatnonzero(self.snapshot.vectors_at >= 0)
         dimension = sum(self.recipe.global_.lengths) if self.recipe.global_ is not None else 0
         vectors = stored_vectors(self.snapshot, self._vectors, described, dimension)
+        if self._projection is not None:
+            vectors = self._projection.transform(vectors)
         return Database(self.snapshot.ids[described], vectors)
 
-    @staticmethod
-    def _joint(examples: Sequence[DescribedExample], stage: GlobalStage) -> NDArray[np.float32]:
+    def _joint(self, examples: Sequence[DescribedExample]) -> NDArray[np.float32]:
         vectors = [v for e in examples if (v := e.description.global_descriptor) is not None]
-        return joint_descriptor(vectors, [example.weight for example in examples], stage.lengths)
+        return joint_descriptor(vectors, [example.weight for example in examples], self._lengths)
 
     def _filter(self, query: Description, assigned: NDArray[np.int64]) -> tuple[NDArray[np.float32], int]:
         stage = self.recipe.global_
@@ -529,12 +596,12 @@ class Searcher:
 
 @dataclass(frozen=True, eq=False)
 class _Stored(Mapping[int, Description]):
-    """The descriptions of a snapshot's images, by id."""
+    """The descriptions of a snapshot's images, by id, with the vectors that are compared."""
 
     searcher: Searcher
 
     def __getitem__(self, image: int) -> Description:
-        return self.searcher.stored(self.searcher.position(image))
+        return self.searcher.compared(self.searcher.position(image))
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.searcher.snapshot.ids.tolist())

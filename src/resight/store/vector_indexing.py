@@ -67,6 +67,11 @@ def check_indexable(store: Store) -> None:
             f"{store.folder}: recipe {store.recipe.name} re-ranks all images, so that an index saves it nothing; "
             "choose a recipe without [[rerank]]"
         )
+    if store.recipe.adapters is not None:
+        raise CollectionError(
+            f"{store.folder}: recipe {store.recipe.name} has [adapters], among which each search chooses, and an index "
+            "is over one kind of vectors; its own search stays as it is"
+        )
 
 
 def build_index(store: Store, snapshot: Snapshot, choice: IndexChoice, *, seed: int = 0) -> VectorIndex:

@@ -29,11 +29,20 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class Part:
+    """One of several sets that were joined: its name, and how many of the classes, which follow one another."""
+
+    name: str
+    classes: int
+
+
+@dataclass(frozen=True)
 class TrainingSet:
     """Photos of objects.
 
     classes: names of the objects; a photo's label is a place in them. file, revision, selection: of the labelled set.
     replayed: how many of the classes, the last ones, another network has learned before.
+    parts: of several sets that were joined, whose batches are balanced between them; empty for one set.
     Raises GroundTruthError, naming the file and the class, unless there are two classes, each of two photos, and no
     photo is there twice. Raises ValueError for a label that is no class's.
     """
@@ -45,6 +54,7 @@ class TrainingSet:
     revision: str = ""
     selection: str = ""
     replayed: int = 0
+    parts: tuple[Part, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.photos:

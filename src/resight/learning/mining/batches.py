@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from resight.errors import RecipeError
+from resight.learning.datasets.photos import Part
 from resight.learning.mining.stages import Sampling
 
 
@@ -52,17 +53,50 @@ def balanced_batches(
             f"a batch of {classes} classes cannot be made of {len(names)}: ask for fewer (sampling.classes), or give "
             "photos of more objects"
         )
-    rng = np.random.default_rng([seed, epoch])
-    order, photos = (
-        _Turns(range(len(names)), rng),
-        [_Turns(np.flatnonzero(numbers == n), rng) for n in range(len(names))],
-    )
+    drawn = _Objects(numbers, np.random.default_rng([seed, epoch]))
     if batches is None:
         batches = max(1, round(len(values) / (classes * each)))
+    return [drawn.take(classes, each, repeat) for _ in range(batches)]
+
+
+def joint_batches(
+    stage: Sampling, labels: NDArray[np.int64], parts: Sequence[Part], *, epoch: int, seed: int
+) -> list[NDArray[np.int64]]:
+    """Balanced batches of several sets, of which each gives as many objects, whatever its size.
+
+    labels: (N,), those of a set following those of the one before. parts: the sets.
+    "mixed": of a batch's P objects each of S sets gives P/S; where S does not divide P, ⌊P/S⌋ or ⌈P/S⌉ in turn, so that
+    over S batches all give P. "alternate": P objects of one set, the next one in the next batch. An epoch has about N
+    photos, so that small sets are shown more often than once and large ones less. Within a set as ``balanced_batches``.
+    Raises RecipeError where a set has fewer objects than a batch takes of it, or a mixed batch fewer than two of a set,
+    so that it would have no negatives there.
+    """
+    count, total = len(parts), stage.classes
+    most = total if stage.sets == "alternate" else -(-total // count)
+    if stage.sets == "mixed" and total < 2 * count:
+        raise RecipeError(
+            f"mixed batches of {count} sets need two objects of each: raise sampling.classes from {total} to "
+            f"{2 * count}, or say sampling.sets = alternate"
+        )
+    drawn, first = [], 0
+    for number, part in enumerate(parts):
+        if part.classes < most:
+            raise RecipeError(
+                f"a batch takes {most} objects of set {part.name}, which has {part.classes}: lower sampling.classes "
+                f"from {total}, or give photos of more objects"
+            )
+        places = np.flatnonzero((labels >= first) & (labels < first + part.classes))
+        objects = _Objects(labels[places] - first, np.random.default_rng([seed, epoch, number]))
+        drawn.append((places, objects))
+        first += part.classes
+    batches = stage.batches or max(1, round(len(labels) / (total * stage.each)))
     made = []
-    for _ in range(batches):
-        drawn = [photos[number].take(each, repeat=repeat) for number in order.take(classes)]
-        made.append(np.concatenate(drawn))
+    for batch in range(batches):
+        shares = [total // count + ((number - batch) % count < total % count) for number in range(count)]
+        if stage.sets == "alternate":
+            shares = [total if (batch + epoch) % count == number else 0 for number in range(count)]
+        taken = zip(drawn, shares, strict=True)
+        made.append(np.concatenate([p[o.take(share, stage.each, stage.repeat)] for (p, o), share in taken if share]))
     return made
 
 
@@ -96,6 +130,20 @@ def shuffled_batches(n: int, *, size: int, epoch: int, seed: int) -> list[NDArra
     """All n photos, once, in an order drawn anew; all batches as large to within one, none above ``size``."""
     order = np.random.default_rng([seed, epoch]).permutation(n)
     return np.array_split(order, max(1, -(-n // size)))
+
+
+class _Objects:
+    """Photos of objects in turn. numbers: (N,) of each photo's object, from 0."""
+
+    def __init__(self, numbers: NDArray[np.int64], rng: np.random.Generator) -> None:
+        objects = range(int(numbers.max()) + 1)
+        self.order = _Turns(objects, rng)
+        self.photos = [_Turns(np.flatnonzero(numbers == n), rng) for n in objects]
+
+    def take(self, objects: int, each: int, repeat: bool) -> NDArray[np.int64]:
+        """Places of ``each`` photos of so many objects."""
+        drawn = [self.photos[number].take(each, repeat=repeat) for number in self.order.take(objects)]
+        return np.concatenate(drawn)
 
 
 class _Turns:

@@ -17,6 +17,10 @@ class Sampling(Stage):
         in an order drawn anew; "whole" is one batch of all photos.
     batches: how many an epoch has if balanced; None for as many as show about each photo once.
     repeat: an object with fewer photos than ``each`` shows them again, instead of fewer.
+    sets: where several sets are learned from at once, each gives as many objects, however large it is. In "mixed"
+        batches all do, so that negatives are of the photo's own set, where the hard ones are, and of the others, from
+        which the one collection that holds all is to tell it; and no step goes one set's way alone. "alternate" batches
+        are of one set each, in turn: all negatives are of its own, at the price of steps that pull this way and that.
     """
 
     kind: Literal["balanced", "shuffled", "whole"] = "balanced"
@@ -24,6 +28,7 @@ class Sampling(Stage):
     each: int = Field(default=4, ge=2)
     batches: int | None = Field(default=None, ge=1)
     repeat: bool = False
+    sets: Literal["mixed", "alternate"] = "mixed"
 
 
 class MemoryStage(Stage):

@@ -4,10 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from resight.describe.describer import Describer
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
 from resight.images.read import digest, load
+from resight.learning.adapters import check_sets, learn_adapters
 from resight.learning.embedding_task import EmbeddingTask, made_loss
 from resight.learning.heads import check_trainable
 from resight.learning.model import make_model
@@ -16,6 +19,7 @@ from resight.learning.whiten import How, check_photos, whiten
 from resight.learning.write import check_goes, write_recipe
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe, load_recipe
+from resight.recipes.stage import problems
 
 if TYPE_CHECKING:
     from resight.learning.settings import Training
@@ -40,6 +44,10 @@ def make(recipe: Recipe, lesson: Lesson) -> EmbeddingTask:
         raise ValueError("the recipe has no [global]")
     settings = lesson.settings
     photos, how = lesson.photos, whitening(recipe.global_, settings)
+    if lesson.sets:
+        adapted = adapting(recipe, settings)
+        check_sets(recipe.global_, lesson.sets, adapted, settings.dimensions)
+        how = "none" if adapted != "none" and recipe.global_.whiten == "image" else how
     check_photos(recipe.global_, len(photos.photos), photos.name, how, dimensions=settings.dimensions)
     model = make_model(
         recipe.global_, weights=None, learns=settings.learns, recipe_name=recipe.name, seed=settings.seed
@@ -59,7 +67,32 @@ def write(task: Task, recipe: Recipe, lesson: Lesson, into: Path) -> None:
         compatible_with = Describer(load_recipe(settings.old.recipe)).fingerprint
     named = recipe.model_copy(update={"compatible_with": compatible_with})
     write_recipe(task.model, named, into, trained=trained(lesson), photos=sketch)
-    whiten(into, photos, how=whitening(recipe.global_, settings), seed=settings.seed, dimensions=settings.dimensions)
+    how, adapted = whitening(recipe.global_, settings), adapting(recipe, settings) if lesson.sets else "none"
+    if adapted != "none" and recipe.global_.whiten == "image":
+        how = "none"  # adapters whiten what is stored
+    whiten(into, photos, how=how, seed=settings.seed, dimensions=settings.dimensions)
+    dimensions = settings.dimensions or recipe.global_.dimensions
+    learn_adapters(into, lesson.sets, how=adapted, seed=settings.seed, dimensions=dimensions)
+
+
+def adapting(recipe: Recipe, settings: "Training") -> How:
+    """How adapters are learned of several sets: as settings have whitening, and "auto" also of what is not whitened.
+
+    Raises RecipeError where the recipe does not go with adapters, unless whitening is "none".
+    """
+    stage = recipe.global_
+    keeps = settings.old is not None and settings.old.compatible > 0
+    if settings.whitening == "none" or stage is None:
+        return "none"
+    if settings.whitening == "auto" and (settings.learns.projection or settings.learns.hash_bits or keeps):
+        return "none"
+    try:
+        Recipe.model_validate(
+            {**recipe.model_dump(by_alias=True, exclude_none=True), "adapters": {"files": {"joint": "-"}}}
+        )
+    except ValidationError as error:
+        raise RecipeError(f"recipe {recipe.name}: {problems(error, 'recipe')}; or say whitening = none") from error
+    return "pca" if settings.whitening == "auto" else settings.whitening
 
 
 def whitening(stage: GlobalStage, settings: "Training") -> How:
@@ -91,5 +124,6 @@ def trained(lesson: Lesson) -> dict[str, Any]:
         "split": photos.selection or None,
         "classes": len(photos.classes),
         "photos": len(photos.photos),
+        "sets": ", ".join(f"{part.name} ({part.classes} objects)" for part in photos.parts) or None,
         "settings": lesson.settings.model_dump(mode="json"),
     }

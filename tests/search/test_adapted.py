@@ -1,0 +1,190 @@
+"""An adapter chosen at query time against a collection indexed anew with it as the recipe's whitening."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+torch = pytest.importorskip("torch")
+safetensors = pytest.importorskip("safetensors.torch")
+
+from resight.cli.main import app  # noqa: E402
+from resight.describe.describer import Describer  # noqa: E402
+from resight.errors import CollectionError, QueryError, RecipeError  # noqa: E402
+from resight.evaluation.protocol import evaluate  # noqa: E402
+from resight.networks.architectures import create_network  # noqa: E402
+from resight.projection.projection import Projection  # noqa: E402
+from resight.recipes import Recipe  # noqa: E402
+from resight.search.collection import Collection, Example  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("sketched_once")
+
+NAMES = ("astronaut", "chelsea", "coffee", "rocket", "brick", "moon")
+DIFFUSED = {"rerank": [{"method": "diffusion", "k": 5}]}
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory, pictures, view, save):
+    folder = tmp_path_factory.mktemp("photos")
+    for name in NAMES:
+        for seed in range(3 if name in ("coffee", "moon", "brick") else 2):
+            save(folder / name / f"{seed}.png", np.ascontiguousarray(view(pictures[name], seed)[0][::4, ::4]))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A recipe's table without adapters, and two projections with which it is whitened anew or searched as is."""
+    folder = tmp_path_factory.mktemp("recipe")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        safetensors.save_file(create_network("test_resnet.r160_in1k").state_dict(), folder / "w.safetensors")
+    stage = {"network": "test_resnet.r160_in1k", "weights": str(folder / "w.safetensors"), "pooling": "gem"}
+    stage |= {"scales": [1.0], "whiten": "none", "max_side": 64, "dimensions": 96}
+    table = {"name": "tiny", "title": "Tiny", "source": "-", "filter": "global", "global": stage}
+    table["image"] = {"max_side": 64}
+    rng = np.random.default_rng(1)
+    # Of a length that leaves little of the mean, as whitenings have it, and with axes of very different weight.
+    matrices = [rng.normal(size=(k, 96)) * np.geomspace(300, 1, k)[:, None] for k in (32, 96)]
+    mean = Describer(Recipe.model_validate(table)).describe(np.full((64, 64, 3), 128, np.uint8)).global_descriptor
+    return folder, table, [(mean, matrix.astype(np.float32)) for matrix in matrices]
+
+
+def built(made, more=None):
+    """Recipes: with two adapters, with neither, and for each with it as its whitening."""
+    folder, table, parts = made
+    table = {**table, **(more or {})}
+    files, whitened = {}, {}
+    for name, (mean, matrix) in zip(("joint", "goods"), parts, strict=True):
+        plain = Describer(Recipe.model_validate(table))
+        file = folder / f"{name}-{len(more or '')}.safetensors"
+        Projection(mean, matrix, "pca-whitening", 9, "made up", plain.fingerprint).save(file)
+        files[name] = str(file)
+        stage = {**table["global"], "whiten": "image", "dimensions": len(matrix), "whitening": f"{file}.whitening"}
+        unfitted = Describer(Recipe.model_validate({**table, "global": {**stage, "whitening": ""}}))
+        Projection(mean, matrix, "pca-whitening", 9, "made up", unfitted.network.raw_fingerprints[0]).save(
+            f"{file}.whitening"
+        )
+        whitened[name] = Recipe.model_validate({**table, "global": stage})
+    return Recipe.model_validate({**table, "adapters": {"files": files}}), Recipe.model_validate(table), whitened
+
+
+def indexed(recipe, photos, into):
+    collection = Collection.create(into, recipe)
+    collection.add([photos], workers=1)
+    return collection
+
+
+def answers(collection, photos):
+    """Of a picture, a stored one, one's part, several with one that is not meant, and of some images alone."""
+    asked = [collection.search(photos / "coffee" / "1.png"), collection.search(4)]
+    asked.append(collection.search(photos / "moon" / "0.png", box=(5, 5, 60, 50)))
+    examples = [
+        Example(photos / "brick" / "0.png"),
+        Example(9, weight=0.5),
+        Example(photos / "moon" / "2.png", None, -0.3),
+    ]
+    asked.append(collection.search_examples(examples))
+    return asked
+
+
+@pytest.mark.parametrize("more", [{}, DIFFUSED], ids=["plain", "diffused"])
+def test_it_is_as_if_indexed_anew(made, photos, tmp_path, more):
+    adapted, plain, whitened = built(made, more)
+    with indexed(adapted, photos, tmp_path / "one") as one:
+        assert one.adapter == "joint" and one.fingerprint == Describer(plain).fingerprint
+        found = {None: answers(one, photos)}
+        for name in ("goods", "joint", "none"):
+            one.adapter = name
+            found[name] = answers(one, photos)
+        assert "adapter joint" not in one.learned()
+    for name, recipe in {**whitened, "none": plain}.items():
+        with indexed(recipe, photos, tmp_path / name) as anew:
+            for ours, theirs in zip(found[name], answers(anew, photos), strict=True):
+                by_id = [dict(zip(r.ids.tolist(), r.scores.tolist(), strict=True)) for r in (ours, theirs)]
+                assert by_id[0].keys() == by_id[1].keys()
+                for image, score in by_id[1].items():
+                    assert by_id[0][image] == pytest.approx(score, abs=2e-5, rel=1e-5)
+    for default, named in zip(found[None], found["joint"], strict=True):
+        assert np.array_equal(default.ids, named.ids) and np.array_equal(default.scores, named.scores)
+    assert not np.allclose(found["joint"][0].scores, found["goods"][0].scores, atol=1e-3)
+
+
+def test_parts_of_a_collection_and_all_of_it_agree(made, photos, tmp_path):
+    adapted, _, _ = built(made)
+    with indexed(adapted, photos, tmp_path / "c") as collection:
+        collection.set_metadata({n: {"kept": n % 2 == 0} for n in range(1, 16)})
+        from resight.store.where_text import parse_all
+
+        whole, part = (collection.search(3, where=w) for w in (None, parse_all(["kept = true"])))
+        scores = dict(zip(whole.ids.tolist(), whole.scores.tolist(), strict=True))
+        assert len(part) == 7 and all(
+            scores[i] == s for i, s in zip(part.ids.tolist(), part.scores.tolist(), strict=True)
+        )
+        (described,) = [collection.describe_examples([Example(3)])]
+        ranking, _ = collection.rank_described(described, adapter="goods")
+        again = collection.reopened()
+        again.adapter = "goods"
+        assert np.array_equal(again.search(3).scores, ranking.scores)
+        collection.remove([2])
+        assert 2 not in collection.search(3).ids  # norms are of the images there are
+
+
+def test_commands_name_one_and_errors_list_them(made, photos, tmp_path):
+    adapted, plain, whitened = built(made)
+    indexed(adapted, photos, tmp_path / "c").close()
+    run = CliRunner()
+    assert "joint, goods, none; joint unless" in run.invoke(app, ["info", str(tmp_path / "c")]).stdout
+    said = run.invoke(app, ["search", str(tmp_path / "c"), "id:3", "--as", "goods", "--json", "--all"])
+    assert said.exit_code in (0, 1)
+    with Collection.open(tmp_path / "c") as collection:
+        collection.adapter = "goods"
+        assert [r["score"] for r in json.loads(said.stdout)["queries"][0]["results"]] == pytest.approx(
+            collection.search(3, top=50).scores[1:].tolist(), abs=1e-6
+        )
+        with pytest.raises(QueryError, match="no adapter 'things'; there are joint, goods, none"):
+            collection.adapter = "things"
+        with pytest.raises(QueryError, match="joint, goods, none"):
+            collection.rank_described(collection.describe_examples([Example(3)]), adapter="")
+    said = run.invoke(app, ["search", str(tmp_path / "c"), "id:3", "--as", "things"])
+    assert said.exit_code == 2 and "joint, goods, none" in said.stderr
+    with indexed(plain, photos, tmp_path / "p") as collection, pytest.raises(QueryError, match="there are none"):
+        collection.adapter = "goods"
+    reports = [evaluate(photos, adapted, adapter="goods"), evaluate(photos, whitened["goods"])]
+    assert reports[0].figures.mean_average_precision == pytest.approx(reports[1].figures.mean_average_precision)
+    assert reports[0].protocol.fitted_on == {"adapter goods": "made up"}
+
+
+def test_what_does_not_go_with_it_says_so(made, photos, tmp_path):
+    adapted, _, _ = built(made)
+    table = adapted.model_dump(by_alias=True, exclude_none=True)
+    for change, said in (
+        ({"hash": {"bits": 32}, "filter": "hash"}, "codes"),
+        ({"rerank": [{"method": "patches"}]}, "regions"),
+        ({"query": {"turns": 4, "merge": "mean"}}, "before an adapter projects them"),
+        ({"adapters": {"files": {"a": "x"}, "default": "b"}}, "none of a, none"),
+        ({"adapters": {"files": {"none": "x"}, "default": "none"}}, "call the adapter otherwise"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            Recipe.model_validate({**table, **change})
+    with indexed(adapted, photos, tmp_path / "c") as collection:
+        from resight.search.index_tuning import Wanted
+
+        with pytest.raises(CollectionError, match=r"\[adapters\], among which each search chooses"):
+            collection.tune(Wanted(recall=0.9))
+    mean, matrix = made[2][0]
+    for where in (adapted.adapters.files["goods"],):
+        Projection(mean, matrix, "pca-whitening", 9, "made up", "of others").save(where)
+    with Collection.open(tmp_path / "c") as collection:
+        collection.adapter = "goods"
+        with pytest.raises(CollectionError, match="learned of other vectors"):
+            collection.search(3)
+    from resight.cluster.indexing import check_recipe
+
+    with pytest.raises(CollectionError, match="not done in shards"):
+        check_recipe(adapted)
+    with pytest.raises(RecipeError, match=r"missing\.safetensors"):
+        Collection.create(
+            tmp_path / "m", Recipe.model_validate({**table, "adapters": {"files": {"joint": "/missing.safetensors"}}})
+        ).search(photos / "moon" / "0.png")
