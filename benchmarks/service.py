@@ -1,7 +1,8 @@
 """`resight serve`: time from dropping a photo to the first verified result and to the whole, one user and several.
 
 The service is a process of its own. Each user drops a photo, follows the search's events, and then drops the next; no
-two searches are equal, so none is shared. Collections of more photos than there are repeat them, warped.
+two searches are equal, so none is shared. Collections of more photos than there are repeat them, warped. A second table
+has the describing alone, of the first queries, without a service.
 """
 
 import argparse
@@ -23,9 +24,15 @@ import psutil
 import photos
 from common import DATA, header, table, write_json
 from resight.search.collection import Collection
+from resight.search.examples import Example, ReadExample
+from resight.server.describing import TOGETHER
 
 _TOP = 100
-_SERVE = "import sys; from resight.cli.main import main; sys.argv[0] = 'resight'; main()"
+# The service has no setting for how many pictures are described together: only measuring wants another number.
+_SERVE = (
+    "import sys; from resight.cli.main import main; from resight.server import describing; "
+    "describing.TOGETHER = int(sys.argv.pop(1)); sys.argv[0] = 'resight'; main()"
+)
 _EVERY = 0.05  # seconds between two looks at the service's memory
 
 
@@ -33,12 +40,14 @@ _EVERY = 0.05  # seconds between two looks at the service's memory
 class Result:
     """Of searches by so many users at once, in seconds: p50 and p95. rate: searches a second.
 
-    dropped: to the answer of the upload. first: to the first verified image. whole: to the end. peak, private: bytes
-    of the service's memory, with and without pages of files.
+    together: pictures that go through the network in one go, at most. dropped: to the answer of the upload. first: to
+    the first verified image. whole: to the end. peak, private: bytes of the service's memory, with and without pages of
+    files.
     """
 
     images: int
     users: int
+    together: int
     searches: int
     dropped: tuple[float, float]
     first: tuple[float, float]
@@ -54,7 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--photos", type=Path, default=DATA / "distractors", help="of which collections are made")
     parser.add_argument("--queries", type=Path, default=DATA / "museum_mcv", help="folder of the photos to drop")
     parser.add_argument("--images", type=int, nargs="+", default=[300, 30_000], help="sizes of collections")
-    parser.add_argument("--users", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--users", type=int, nargs="*", default=[1, 16], help="none: the describing alone")
+    parser.add_argument(
+        "--together",
+        type=int,
+        nargs="+",
+        default=[TOGETHER],
+        help="pictures described in one go; 1 8 1 8 to compare fairly",
+    )
     parser.add_argument("--searches", type=int, default=64, help="with each number of users")
     parser.add_argument("--recipe", default="rootsift-asmk")
     parser.add_argument("--side", type=int, default=1024, help="of the collection's photos, at most")
@@ -63,17 +79,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
     queries = photos.originals(options.queries)
-    found = []
+    found, rates = [], []
     for images in options.images:
         path = collection(options.photos, images, options)
-        found += [measured(path, images, users, queries, options) for users in options.users]
+        found += [
+            measured(path, images, users, n, queries, options) for users in options.users for n in options.together
+        ]
+        rates += [
+            (f"{images:,}", n, f"{described(path, queries[: options.searches], n):.2f}") for n in options.together
+        ]
     protocol = (
         f"recipe {options.recipe}, {options.workers} ranking threads; collections of {options.photos.name}, longest "
         f"side {options.side}, repeated and warped above their number; {options.searches} searches a row with photos "
         f"of {options.queries.name}, after one that is not counted; client on the same machine"
     )
     print(header(protocol))
-    print(shown(found))
+    if found:
+        print(shown(found) + "\n")
+    print(table(["photos", "together", "queries described a second"], rates))
     write_json(options.out, protocol, [asdict(result) for result in found])
 
 
@@ -88,7 +111,21 @@ def collection(sources: Path, images: int, options: argparse.Namespace) -> Path:
         return path
 
 
-def measured(path: Path, images: int, users: int, queries: Sequence[Path], options: argparse.Namespace) -> Result:
+def described(path: Path, queries: Sequence[Path], together: int) -> float:
+    """Queries a second that one thread describes, so many in one go, once their pixels are read."""
+    with Collection.open(path) as c:
+        read = [one for query in queries if isinstance(one := c.read_example(Example(query)), ReadExample)]
+        for first in (1, together):  # loads the recipe; engines have their own way for one alone
+            list(c.describe_each(read[:first]))
+        began = time.perf_counter()
+        for start in range(0, len(read), together):
+            list(c.describe_each(read[start : start + together]))
+        return len(read) / (time.perf_counter() - began)
+
+
+def measured(
+    path: Path, images: int, users: int, together: int, queries: Sequence[Path], options: argparse.Namespace
+) -> Result:
     """A service of its own, asked by so many users at once."""
     numbers = iter(range(options.searches))
     lock, times = threading.Lock(), []
@@ -104,7 +141,7 @@ def measured(path: Path, images: int, users: int, queries: Sequence[Path], optio
                 with lock:
                     times.append(spent)
 
-    with service(path, options.workers) as (url, process):
+    with service(path, options.workers, together) as (url, process):
         with httpx.Client(base_url=url, timeout=600, trust_env=False) as http:
             dropped(http, queries[-1], _TOP)  # loads what the recipe needs
         with memory(process) as most, ThreadPoolExecutor(users) as pool:
@@ -115,7 +152,7 @@ def measured(path: Path, images: int, users: int, queries: Sequence[Path], optio
     upload, first, whole = (
         (float(np.percentile(t, 50)), float(np.percentile(t, 95))) for t in zip(*times, strict=True)
     )
-    return Result(images, users, len(times), upload, first, whole, len(times) / took, *most)
+    return Result(images, users, together, len(times), upload, first, whole, len(times) / took, *most)
 
 
 def dropped(http: httpx.Client, photo: Path, top: int) -> tuple[float, float, float]:
@@ -138,10 +175,10 @@ def dropped(http: httpx.Client, photo: Path, top: int) -> tuple[float, float, fl
 
 
 @contextmanager
-def service(path: Path, workers: int) -> Iterator[tuple[str, psutil.Process]]:
+def service(path: Path, workers: int, together: int = TOGETHER) -> Iterator[tuple[str, psutil.Process]]:
     """`resight serve` in a process: where it answers, and the process."""
     with tempfile.TemporaryDirectory() as state:
-        command = [sys.executable, "-c", _SERVE, "serve", str(path), "--port", "0", "--state", state]
+        command = [sys.executable, "-c", _SERVE, str(together), "serve", str(path), "--port", "0", "--state", state]
         command += ["--workers", str(workers), "--timeout", "600"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
             try:
@@ -178,6 +215,7 @@ def shown(results: Sequence[Result]) -> str:
     head = [
         "photos",
         "users",
+        "together",
         "upload, s",
         "first result, s",
         "whole, s",
@@ -189,6 +227,7 @@ def shown(results: Sequence[Result]) -> str:
         (
             f"{r.images:,}",
             r.users,
+            r.together,
             *(f"{p50:.2f} / {p95:.2f}" for p50, p95 in (r.dropped, r.first, r.whole)),
             f"{r.rate:.2f}",
             f"{r.peak / 2**20:.0f}",

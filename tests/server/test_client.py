@@ -1,5 +1,7 @@
 """A collection at a URL gives what the same collection in its folder gives: values and errors."""
 
+import threading
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -9,6 +11,8 @@ from resight.errors import ImageError, QueryError, ServiceError
 from resight.images import read_image
 from resight.search.collection import Collection
 from resight.search.examples import Example
+from resight.search.searcher import Searcher
+from resight.server.client import RemoteCollection
 from resight.store.where_text import parse_where
 
 
@@ -93,6 +97,30 @@ def test_errors_are_the_same_exceptions(local, remote, photos, wrong):
     with pytest.raises((QueryError, ImageError)) as there:
         wrong(remote, photos)
     assert here.type is there.type or (here.type is QueryError and "example 1" in str(here.value))
+
+
+def test_an_interrupt_ends_a_search_and_one_that_somebody_ended_is_an_error(serve, indexed, monkeypatch):
+    found, go, paths = serve(indexed), threading.Event(), []
+    tell, get = Searcher._tell, RemoteCollection._get
+
+    def interrupted(self, path, **params):
+        paths.append(path)
+        raise KeyboardInterrupt
+
+    def ended(self, path, **params):
+        found.http.delete(path)
+        return get(self, path, **params)
+
+    monkeypatch.setattr(Searcher, "_tell", lambda self, *what: go.wait(20) and tell(self, *what))
+    with rs.connect(found.url) as remote:
+        monkeypatch.setattr(RemoteCollection, "_get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            remote.search(1)
+        assert found.http.get(paths[0]).json()["state"] == "cancelled"
+        monkeypatch.setattr(RemoteCollection, "_get", ended)
+        with pytest.raises(ServiceError, match="cancelled"):
+            remote.search(2)
+    go.set()
 
 
 def test_a_reduced_picture_is_refused_because_its_boxes_would_be_wrong(remote, photos):

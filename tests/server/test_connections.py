@@ -198,7 +198,7 @@ def test_a_search_whose_only_client_has_gone_ends(serve, indexed, photos, monkey
     go, rank = threading.Event(), Searches._rank
 
     def slow(self, search, *others):
-        while not go.wait(0.02) and not search.cancelled:
+        while not go.wait(0.02) and not search.ended:
             pass
         rank(self, search, *others)
 

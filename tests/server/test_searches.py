@@ -80,6 +80,9 @@ def test_one_request_with_a_picture_gives_the_result(served, photos):
     assert found["state"] == "done" and names == {"chelsea-1.png", "chelsea-2.jpg"}
     plain = served.http.post("/v1/search", files=files).json()
     assert plain["results"][0]["name"] == "chelsea-2.jpg"
+    both = [("image", files["image"]), ("image", (photos / "coffee-2.jpg").read_bytes())]
+    best = served.http.post("/v1/search", files=both).json()["results"]
+    assert {result["name"] for result in best if result["accepted"]} >= {"chelsea-2.jpg", "coffee-2.jpg"}
     wrong = served.http.post("/v1/search", files=files, data={"request": '{"examples": "all"}'})
     assert wrong.status_code == 422 and "examples" in wrong.json()["error"]["message"]
 
@@ -188,37 +191,14 @@ def test_metrics_count_what_was_done(serve, indexed):
     assert found.http.get("/health").json() == {"ready": True, "why": None}
 
 
-def test_queries_that_wait_are_described_together_and_one_that_is_wrong_harms_no_other(serve, indexed, monkeypatch):
-    together, describe = [], Collection.describe_together
-    go, first = threading.Event(), threading.Event()
-
-    def counted(self, queries):
-        together.append(len(queries))
-        first.set()
-        assert go.wait(20)
-        return describe(self, queries)
-
-    monkeypatch.setattr(Collection, "describe_together", counted)
-    found = serve(indexed)
-    found.app.service.searches._together = 8  # as with a recipe that has a network
-    names = [start(found, top=1).json()["search"]]
-    assert first.wait(10)
-    asked = [[{"image": 2}], [{"image": 999}], [{"image": 3, "box": [0, 0, 100, 100]}]]
-    names += [start(found, examples=examples).json()["search"] for examples in asked]
-    go.set()
-    ended = [found.wait(name) for name in names]
-    assert together == [1, 3]
-    assert [search["state"] for search in ended] == ["done", "done", "failed", "done"]
-    assert "id:999" in ended[2]["error"]["message"]
-    assert [search["results"][0]["image"] for search in (ended[0], ended[1], ended[3])] == [1, 2, 3]
-
-
-def test_a_defect_is_told_of_as_such_and_the_service_goes_on(serve, indexed, monkeypatch):
+def test_a_defect_is_told_of_as_such_and_the_service_goes_on(serve, indexed, photos, monkeypatch):
     found = serve(indexed)
     with monkeypatch.context() as patch:
-        patch.setattr(Collection, "describe_together", lambda self, queries: 1 / 0)
+        patch.setattr(Collection, "read_example", lambda self, *example: 1 / 0)
         ended = found.wait(start(found, top=1).json()["search"])
+        at_once = found.http.post("/v1/search", files={"image": (photos / "coffee-2.jpg").read_bytes()})
     assert (ended["state"], ended["error"]["code"]) == ("failed", "defect") and "Zero" not in str(ended["error"])
+    assert at_once.status_code == 500 and at_once.json() == {"error": ended["error"]}
     assert found.wait(start(found, top=1).json()["search"])["state"] == "done"
 
 

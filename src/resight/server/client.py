@@ -134,7 +134,10 @@ class RemoteCollection:
     def search_examples_timed(
         self, examples: Sequence[Example], *, top: int | None = None, where: Where | None = None, exact: bool = False
     ) -> tuple[Ranking, Timing]:
-        """As ``Collection.search_examples_timed``; seconds are the service's."""
+        """As ``Collection.search_examples_timed``; seconds are the service's. An interrupt ends the search there too.
+
+        Raises ServiceError where somebody ends it.
+        """
         asked = {
             "examples": [
                 {"image": self._named(e.image), "box": None if e.box is None else list(e.box), "weight": e.weight}
@@ -144,12 +147,18 @@ class RemoteCollection:
             "where": None if where is None else to_json(where),
             "exact": exact,
         }
-        how = {"wait": _WAIT, "evidence": "full"}
-        found = self._send("POST", "/v1/searches", params=how, json=asked)
-        while found["state"] in ("waiting", "running"):
-            found = self._get(f"/v1/searches/{found['search']}", limit=_MOST, **how)
+        found = self._send("POST", "/v1/searches", params={"evidence": "full"}, json=asked)
+        path = f"/v1/searches/{found['search']}"
+        try:
+            while found["state"] in ("waiting", "running"):
+                found = self._get(path, wait=_WAIT, limit=_MOST, evidence="full")
+        except KeyboardInterrupt:
+            self._send("DELETE", path)
+            raise
         if found["error"] is not None:
             raise raised(found["error"]["code"], found["error"]["message"])
+        if found["state"] == "cancelled":
+            raise ServiceError("the search was cancelled")
         return ranking_of(found), Timing(**{one.name: found["timing"][one.name] for one in fields(Timing)})
 
     def entry(self, image_id: int) -> Entry:

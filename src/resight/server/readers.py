@@ -26,7 +26,7 @@ class Readers:
     def searchable(self, *, now: bool = False) -> tuple[Collection, int]:
         """A collection to search and its version. now: the newest, whatever it costs.
 
-        Its searches may run in several threads, but describe one query at a time. Raises CollectionError where none
+        Its searches may run in several threads, but only one at a time describes. Raises CollectionError where none
         can be searched yet.
         """
         version = self.live.version

@@ -197,7 +197,7 @@ class ResultFacts(BaseModel):
 
 
 class TimingFacts(BaseModel):
-    """Seconds by stage; waited: before it was described and ranked."""
+    """Seconds by stage; waited: for other searches, before and between being read, described and ranked."""
 
     describe: float
     filter: float

@@ -1,7 +1,8 @@
 """One search, from its request to its end."""
 
-import time
+import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 from resight.search.collection import Timing
 from resight.search.ranking import Ranking
@@ -16,31 +17,60 @@ class Ended(Exception):
 
 @dataclass(eq=False)
 class Search:
-    """One search. ranking and timing are there when it is done."""
+    """One search. began: by the monotonic clock; waited: in seconds. ranking and timing are there when it is done; the
+    error and its HTTP status, when it failed.
+
+    It ends once, whatever thread says so first: those that still work for it find out by ``check``.
+    """
 
     id: str
     request: SearchRequest
     began: float
-    deadline: float
     feed: Feed = field(default_factory=Feed)
     state: SearchState = "waiting"
     holders: int = 1
-    cancelled: bool = False
     waited: float = 0.0
     ranking: Ranking | None = None
     timing: Timing | None = None
     error: ErrorFacts | None = None
+    status: int = 200
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def begin(self) -> bool:
+        """It runs from now on; False where it has ended already."""
+        with self._lock:
+            if not self.ended:
+                self.state = "running"
+            return not self.ended
 
     def check(self) -> None:
-        """Raises where it was cancelled or has had its time."""
-        if self.cancelled:
+        """Raises Ended where it has ended."""
+        if self.ended:
             raise Ended
-        if time.monotonic() > self.deadline:
-            raise Refused(
-                504, "timeout", "the search took longer than the service allows; ask for a part of the images"
-            )
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come of it."""
         return self.state in ("done", "failed", "cancelled")
+
+    def succeed(self, ranking: Ranking, timing: Timing) -> None:
+        """It is done."""
+        self._end("done", {"search": self.id, "accepted": ranking.accepted}, ranking=ranking, timing=timing)
+
+    def fail(self, refused: Refused) -> None:
+        """It failed, or has had its time."""
+        error = ErrorFacts(code=refused.code, message=refused.message)
+        self._end("failed", error.model_dump(), error=error, status=refused.status)
+
+    def cancel(self) -> None:
+        """Nobody wants it any more."""
+        self._end("cancelled", {"code": "cancelled", "message": "the search was cancelled"})
+
+    def _end(self, state: SearchState, told: dict[str, Any], **facts: Any) -> None:
+        with self._lock:
+            if self.ended:
+                return
+            for name, value in facts.items():  # before its state, by which others know that they are there
+                setattr(self, name, value)
+            self.state = state
+        self.feed.tell("done" if state == "done" else "failed", told, last=True)

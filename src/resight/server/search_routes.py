@@ -79,7 +79,7 @@ def routes(service: Service) -> APIRouter:
     @router.get("/queries/{query}")
     def query_facts(query: str) -> schemas.UploadFacts:
         """Of a picture that was kept to search with; 404 when it no longer is."""
-        width, height = service.uploads.image(query).size
+        width, height = service.uploads.size(query)
         return schemas.UploadFacts(query=query, width=width, height=height)
 
     @router.get("/queries/{query}/picture", response_class=Response)
@@ -147,8 +147,8 @@ def routes(service: Service) -> APIRouter:
     async def at_once(request: Request, evidence: Evidence = "brief") -> Response:
         """Pictures and the question in one form, the result in the answer.
 
-        image: the pictures. request: optional JSON as of /searches, in which the examples `image` are numbers of the
-        pictures from 0 in the form "#0".
+        image: the pictures. request: JSON as of /searches, in which the examples `image` are numbers of the pictures
+        from 0 in the form "#0"; without it each picture is an example.
         """
         async with service.receiving, request.form(max_files=PICTURES, max_fields=4) as form:
             files = _pictures(form.getlist("image"))
@@ -160,7 +160,7 @@ def routes(service: Service) -> APIRouter:
             searches.cancel(search.id)  # which ends unless another asked for the same
         reply = await answer(search, 0, evidence)
         if search.error is not None:
-            raise Refused(504 if search.error.code == "timeout" else 422, search.error.code, search.error.message)
+            raise Refused(search.status, search.error.code, search.error.message)
         return reply
 
     return router
@@ -188,7 +188,7 @@ def _pictures(parts: list[Any]) -> list[UploadFile]:
 
 def _with_pictures(text: str | None, uploads: list[str]) -> schemas.SearchRequest:
     if text is None:
-        return schemas.SearchRequest(examples=[schemas.AskedExample(image=name) for name in uploads[:1]])
+        return schemas.SearchRequest(examples=[schemas.AskedExample(image=name) for name in uploads])
     try:
         asked = schemas.SearchRequest.model_validate_json(text)
     except ValidationError as error:

@@ -1,13 +1,15 @@
 """Searches of many users over one loaded recipe: queued within bounds, shared, told step by step, cancelled in time.
 
-Queries are described one after another by a thread of its own, since networks are not shared by threads, and ranked
-and verified by others, so that a long verification holds up no other search.
+``Describing`` reads and describes queries; threads of their own rank and verify them, so that a long verification holds
+up no other search.
 """
 
+import queue
 import secrets
 import threading
 import time
-from collections import OrderedDict, deque
+import weakref
+from collections import OrderedDict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -15,21 +17,19 @@ from pathlib import Path
 
 from resight.errors import ResightError
 from resight.search.collection import Collection
-from resight.search.examples import DescribedExample, Example
 from resight.search.searcher import Checked, Filtered, Heard
 from resight.server import limits
+from resight.server.describing import Asked, Describing
 from resight.server.metrics import Metrics
 from resight.server.problems import Refused, refusal
 from resight.server.readers import Readers
 from resight.server.requests import Requests, canonical
-from resight.server.schemas import ErrorFacts, SearchRequest, SearchState
+from resight.server.schemas import SearchRequest, SearchState
 from resight.server.search import Ended, Search
 from resight.server.settings import Settings
 from resight.server.uploads import Uploads, opaque
-from resight.server.values import example_of, first_results, where_of
-from resight.store.where import Where
+from resight.server.values import check_example, first_results, where_of
 
-_TOGETHER = 8  # searches whose pictures go through a network in one go, at most; without one, none waits for others
 _KEPT = 64  # finished searches; the request of an older one is read from the disk and carried out again
 
 
@@ -39,11 +39,13 @@ class Searches:
     def __init__(self, folder: Path, readers: Readers, uploads: Uploads, settings: Settings, metrics: Metrics) -> None:
         self._requests, self._readers, self._uploads = Requests(folder), readers, uploads
         self._settings, self._metrics = settings, metrics
-        self._together = 1 if readers.live.recipe.global_ is None else _TOGETHER
-        self._describing = ThreadPoolExecutor(1, "describe")
+        self._describing = Describing(uploads, self._guarded, self._submit_ranking)
         self._ranking = ThreadPoolExecutor(settings.workers, "rank")
         self._lock = threading.Lock()
-        self._undescribed: deque[Search] = deque()
+        self._due: queue.SimpleQueue[tuple[float, weakref.ref[Search]] | None] = queue.SimpleQueue()
+        self._closing = threading.Event()
+        self._clock = threading.Thread(target=self._end_late_ones, name="clock", daemon=True)
+        self._clock.start()
         self._known: OrderedDict[str, Search] = OrderedDict()
         self._shared: dict[str, str] = {}
         uploads.in_use = self._pictures
@@ -57,12 +59,12 @@ class Searches:
         """
         where_of(request)
         for example in request.examples:
-            example_of(example, self._uploads)
+            check_example(example, self._uploads)
         _, version = self._readers.searchable()
         key = f"{version} {canonical(request)}"
         with self._lock:
             known = self._known.get(self._shared.get(key, ""))
-            if known is not None and not known.cancelled and known.state not in ("failed", "cancelled"):
+            if known is not None and known.state not in ("failed", "cancelled"):
                 self._known.move_to_end(known.id)
                 known.holders += 1
                 return known
@@ -72,7 +74,7 @@ class Searches:
                 self._requests.keep(search.id, request)
             except OSError as error:
                 full = Refused(507, "full", f"the search cannot be kept: {error.strerror or error}")
-                self._fail(search, full)  # or it would hold its place in the queue
+                search.fail(full)  # or it would hold its place in the queue
                 raise full from error
         self._submit(search)
         return search
@@ -99,14 +101,19 @@ class Searches:
             if search is None:
                 raise Refused(404, "unknown", "there is no such search")
             search.holders -= 1
-            search.cancelled = search.holders <= 0
+            if search.holders <= 0:
+                search.cancel()  # with the lock held, so that nobody comes to share it meanwhile
 
     def close(self) -> None:
         """End all searches."""
         with self._lock:
-            for search in self._known.values():
-                search.cancelled = True
-        self._describing.shutdown(cancel_futures=True)
+            known = list(self._known.values())
+        for search in known:
+            search.cancel()
+        self._closing.set()
+        self._due.put(None)
+        self._clock.join()
+        self._describing.close()
         self._ranking.shutdown(cancel_futures=True)
 
     def _admit(self, name: str, request: SearchRequest) -> Search:
@@ -114,8 +121,7 @@ class Searches:
         open_ = sum(not search.ended for search in self._known.values())
         if open_ >= self._settings.waiting + self._settings.workers:
             raise Refused(503, "busy", "too many searches wait already; ask again in a moment", limits.RETRY)
-        now = time.monotonic()
-        search = Search(name, request, now, now + self._settings.timeout)
+        search = Search(name, request, time.monotonic())
         self._known[name] = search
         ended = [other.id for other in self._known.values() if other.ended]
         for old in ended[: max(0, len(ended) - _KEPT)]:
@@ -124,58 +130,36 @@ class Searches:
         return search
 
     def _submit(self, search: Search) -> None:
-        self._undescribed.append(search)
-        self._describing.submit(self._describe_waiting)
+        self._due.put((search.began + self._settings.timeout, weakref.ref(search)))
+        self._describing.submit(search, lambda: self._readers.searchable()[0])
 
-    def _describe_waiting(self) -> None:
-        """Describe those that wait, a few together; the calls for those that went along then find nothing to do."""
-        together: list[tuple[Search, list[Example]]] = []
-        while len(together) < self._together and self._undescribed:
-            search = self._undescribed.popleft()
-            with self._guarded(search):
-                search.check()
-                search.state, search.waited = "running", time.monotonic() - search.began
-                together.append((search, [example_of(asked, self._uploads) for asked in search.request.examples]))
-        if not together:
-            return
-        began = time.perf_counter()
-        try:
-            collection, _ = self._readers.searchable()
-            answers = collection.describe_together([examples for _, examples in together])
-        except Exception as error:
-            for search, _ in together:
-                with self._guarded(search):
-                    raise error
-            return
-        took = time.perf_counter() - began
-        for (search, _), described in zip(together, answers, strict=True):
-            with self._guarded(search):
-                if isinstance(described, ResightError):
-                    raise described
-                self._ranking.submit(self._rank, search, collection, described, where_of(search.request), took)
+    def _end_late_ones(self) -> None:
+        """End searches at the end of their time, whatever they wait for or do; all have as much, so in their order."""
+        while (due := self._due.get()) is not None:
+            self._closing.wait(min(max(0.0, due[0] - time.monotonic()), threading.TIMEOUT_MAX))
+            if (search := due[1]()) is not None:
+                search.fail(_late())
+            del search  # while the next is waited for, it would be kept with all its results
 
-    def _rank(
-        self,
-        search: Search,
-        collection: Collection,
-        described: list[DescribedExample],
-        where: Where | None,
-        took: float,
-    ) -> None:
+    def _submit_ranking(self, asked: Asked) -> None:
+        self._ranking.submit(self._rank, asked.search, asked)
+
+    def _rank(self, search: Search, asked: Asked) -> None:
         with self._guarded(search):
-            search.check()
-            search.ranking, search.timing = collection.rank_described(
-                described,
+            if not search.begin():
+                return
+            search.waited = max(0.0, time.monotonic() - search.began - asked.spent)
+            ranking, timing = asked.collection.rank_described(
+                asked.examples,
                 top=search.request.top,
-                where=where,
+                where=where_of(search.request),
                 exact=search.request.exact,
-                described=took,
-                heard=self._heard(search, collection),
+                described=asked.spent,
+                heard=self._heard(search, asked.collection),
             )
             search.check()
-            search.state = "done"
-            self._metrics.searched(search.timing, search.waited)
-            search.feed.tell("done", {"search": search.id, "accepted": search.ranking.accepted}, last=True)
+            self._metrics.searched(timing, search.waited)
+            search.succeed(ranking, timing)
 
     def _heard(self, search: Search, collection: Collection) -> Heard:
         calibration = collection.recipe.calibration
@@ -196,20 +180,14 @@ class Searches:
         try:
             yield
         except Ended:
-            search.state = "cancelled"
-            search.feed.tell("failed", {"code": "cancelled", "message": "the search was cancelled"}, last=True)
+            pass
         except Refused as refused:
-            self._fail(search, refused)
+            search.fail(refused)
         except ResightError as error:
-            self._fail(search, refusal(error))
+            search.fail(refusal(error))
         except Exception:
             self._metrics.log.exception("a search failed")
-            self._fail(search, Refused(500, "defect", "the search failed by a defect of resight; its log says more"))
-
-    def _fail(self, search: Search, refused: Refused) -> None:
-        search.error = ErrorFacts(code=refused.code, message=refused.message)
-        search.state = "failed"
-        search.feed.tell("failed", search.error.model_dump(), last=True)
+            search.fail(Refused(500, "defect", "the search failed by a defect of resight; its log says more"))
 
     def _count(self, state: SearchState) -> int:
         with self._lock:
@@ -220,3 +198,7 @@ class Searches:
         with self._lock:
             waiting = [search.request.examples for search in self._known.values() if not search.ended]
         return {example.image for examples in waiting for example in examples if isinstance(example.image, str)}
+
+
+def _late() -> Refused:
+    return Refused(504, "timeout", "the search took longer than the service allows; ask for a part of the images")

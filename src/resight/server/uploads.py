@@ -80,18 +80,36 @@ class Uploads:
             return known
         image = self._read(name) if is_upload(name) else None
         if image is None:
-            raise Refused(404, "unknown", "there is no such query, or it is no longer kept; give its picture again")
+            raise _unknown()
         self._remember(name, image)
         return image
 
+    def size(self, name: str) -> tuple[int, int]:
+        """The upright (width, height) of a picture, which is not read but counts as used now; raises as ``image``."""
+        size = self._size_of(name) if is_upload(name) else None
+        if size is None:
+            raise _unknown()
+        with suppress(OSError):
+            os.utime(self._facts(name))
+        return size
+
     def _read(self, name: str) -> Image | None:
         """None where it is not there, or not whole."""
+        size = self._size_of(name)
+        if size is None:
+            return None
         try:
-            width, height = json.loads(self._facts(name).read_text())["size"]
             with PIL.Image.open(self._folder / f"{name}.png", formats=["PNG"]) as png:
-                return Image(np.array(png.convert("RGB")), (width, height), "the uploaded picture")
+                return Image(np.array(png.convert("RGB")), size, "the uploaded picture")
         except DECODER_ERRORS:
             return None
+
+    def _size_of(self, name: str) -> tuple[int, int] | None:
+        try:
+            width, height = json.loads(self._facts(name).read_text())["size"]
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+        return width, height
 
     def _facts(self, name: str) -> Path:
         return self._folder / f"{name}.json"
@@ -144,6 +162,10 @@ class Uploads:
         with suppress(FileNotFoundError):
             return max(facts.with_suffix(".png").stat().st_size, _LEAST)
         return 0
+
+
+def _unknown() -> Refused:
+    return Refused(404, "unknown", "there is no such query, or it is no longer kept; give its picture again")
 
 
 def secret(path: Path) -> bytes:

@@ -33,13 +33,20 @@ def condition(where: str | dict[str, Any] | None) -> Where | None:
     return parse_where(where) if isinstance(where, str) else from_json(where)
 
 
+def check_example(asked: schemas.AskedExample, uploads: Uploads) -> None:
+    """Raises QueryError, and Refused where its image is none that was uploaded; before any picture is read."""
+    if isinstance(asked.image, str):
+        if not is_upload(asked.image):
+            raise QueryError(
+                f"{asked.image!r}: an example is the id of an image or of an uploaded query; no path and no URL"
+            )
+        uploads.size(asked.image)
+    Example(asked.image, asked.box, asked.weight)  # whose weight is checked
+
+
 def example_of(asked: schemas.AskedExample, uploads: Uploads) -> Example:
-    """An example as a collection takes it. Raises QueryError and Refused where its image is none that is known."""
-    image = asked.image
-    if isinstance(image, str):
-        if not is_upload(image):
-            raise QueryError(f"{image!r}: an example is the id of an image or of an uploaded query; no path and no URL")
-        return Example(uploads.image(image), asked.box, asked.weight)
+    """An example as a collection takes it, with the pixels of an uploaded one. Raises as ``check_example``."""
+    image = uploads.image(asked.image) if isinstance(asked.image, str) else asked.image
     return Example(image, asked.box, asked.weight)
 
 
