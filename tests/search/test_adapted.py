@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 safetensors = pytest.importorskip("safetensors.torch")
 
+import resight as rs  # noqa: E402
 from resight.cli.main import app  # noqa: E402
 from resight.describe.describer import Describer  # noqa: E402
 from resight.errors import CollectionError, QueryError, RecipeError  # noqa: E402
@@ -17,6 +18,8 @@ from resight.networks.architectures import create_network  # noqa: E402
 from resight.projection.projection import Projection  # noqa: E402
 from resight.recipes import Recipe  # noqa: E402
 from resight.search.collection import Collection, Example  # noqa: E402
+from resight.server.settings import Settings  # noqa: E402
+from service import running  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("sketched_once")
 
@@ -129,6 +132,29 @@ def test_parts_of_a_collection_and_all_of_it_agree(made, photos, tmp_path):
         assert np.array_equal(again.search(3).scores, ranking.scores)
         collection.remove([2])
         assert 2 not in collection.search(3).ids  # norms are of the images there are
+
+
+def test_a_service_is_asked_for_one_too(made, photos, tmp_path):
+    adapted, _, _ = built(made)
+    with indexed(adapted, photos, tmp_path / "c") as collection:
+        wanted = {}
+        for name in collection.adapters:
+            collection.adapter = name
+            wanted[name] = collection.search(3)
+    with (
+        running(tmp_path / "c", Settings(port=0, state=tmp_path / "state")) as served,
+        rs.connect(served.url) as remote,
+    ):
+        assert remote.adapters == ("joint", "goods", "none") and remote.adapter == "joint"
+        for name, ranking in wanted.items():
+            remote.adapter = name
+            found = remote.search(3)
+            assert np.array_equal(found.ids, ranking.ids)
+            np.testing.assert_allclose(found.scores, ranking.scores, atol=1e-6)
+        with pytest.raises(QueryError, match="joint, goods, none"):
+            remote.adapter = "cars"
+        refused = served.http.post("/v1/searches", json={"examples": [{"image": 3}], "adapter": "cars"})
+        assert refused.status_code == 422 and "joint, goods, none" in refused.json()["error"]["message"]
 
 
 def test_commands_name_one_and_errors_list_them(made, photos, tmp_path):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from resight.errors import CollectionError, QueryError
 from resight.projection.projection import Projection
+from resight.recipes.adapters_stage import NONE
 from resight.recipes.recipe import Recipe
 from resight.search.filters import spanned_vectors
 from resight.store.log import LogReader
@@ -42,9 +43,14 @@ def load_adapter(recipe: Recipe, name: str, store: Store) -> Projection | None:
     return found
 
 
+def adapter_names(recipe: Recipe) -> tuple[str, ...]:
+    """All that a search may name; "none" is there with every recipe."""
+    return (NONE,) if recipe.adapters is None else recipe.adapters.names
+
+
 def check_adapter(recipe: Recipe, name: str) -> None:
     """Raises QueryError, which lists those there are, unless a recipe has an adapter of this name."""
-    names = ("none",) if recipe.adapters is None else recipe.adapters.names
+    names = adapter_names(recipe)
     if name not in names:
         learned = "" if recipe.adapters is not None else "; `resight train` learns adapters from several sets at once"
         raise QueryError(f"recipe {recipe.name} has no adapter {name!r}; there are {', '.join(names)}{learned}")

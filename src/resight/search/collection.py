@@ -25,7 +25,7 @@ from resight.images.image import Image
 from resight.recipes.adapters_stage import NONE
 from resight.recipes.query_stage import QueryStage
 from resight.recipes.recipe import Recipe, load_recipe
-from resight.search.adapted import check_adapter, load_adapter
+from resight.search.adapted import adapter_names, check_adapter, load_adapter
 from resight.search.duplicates import OVERLAP, Cluster, clusters, find_duplicates
 from resight.search.examples import DescribedExample, Example, ReadExample, check_wanted
 from resight.search.index_tuning import Tuned, Wanted
@@ -211,6 +211,11 @@ class Collection:
     def adapter(self, name: str) -> None:
         check_adapter(self.recipe, name)
         self._adapter = name
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """What ``adapter`` may be."""
+        return adapter_names(self.recipe)
 
     @property
     def fingerprint(self) -> str:

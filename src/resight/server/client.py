@@ -77,6 +77,7 @@ class RemoteCollection:
 
     def __init__(self, http: httpx.Client) -> None:
         self._http = http
+        self._adapter: str | None = None
 
     def close(self) -> None:
         """Close the connections."""
@@ -95,6 +96,22 @@ class RemoteCollection:
     def fingerprint(self) -> str:
         """As ``Collection.fingerprint``."""
         return self.info().fingerprint
+
+    @property
+    def adapter(self) -> str:
+        """As ``Collection.adapter``, for what is searched by this object."""
+        return self._adapter or str(self._get("/v1/collection")["adapter"])
+
+    @adapter.setter
+    def adapter(self, name: str) -> None:
+        if name not in self.adapters:
+            raise QueryError(f"there is no adapter {name!r}; there are {', '.join(self.adapters)}")
+        self._adapter = name
+
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """As ``Collection.adapters``."""
+        return tuple(self._get("/v1/collection")["adapters"])
 
     def info(self) -> Info:
         """As ``Collection.info``."""
@@ -146,6 +163,7 @@ class RemoteCollection:
             "top": _MOST if top is None else top,
             "where": None if where is None else to_json(where),
             "exact": exact,
+            "adapter": self._adapter,
         }
         found = self._send("POST", "/v1/searches", params={"evidence": "full"}, json=asked)
         path = f"/v1/searches/{found['search']}"

@@ -47,6 +47,8 @@ def routes(service: Service) -> APIRouter:
             writable=service.settings.write,
             verifies=recipe.verify is not None and recipe.calibration is not None,
             threshold=None if recipe.calibration is None else recipe.calibration.accept,
+            adapters=list(live.adapters),
+            adapter=live.adapter,
             ready=ready,
             why=service.readers.why,
             photos=[text(str(root)) for root in service.settings.photos] if service.settings.write else [],

@@ -33,6 +33,7 @@ class Error(BaseModel):
 class CollectionFacts(BaseModel):
     """What there is to search. threshold: least score of a match, null with a recipe that cannot tell matches.
 
+    adapters: among which a search chooses; adapter: that of one which names none.
     ready: whether a search would be answered; why: why not, or why it would be of an older state.
     """
 
@@ -52,6 +53,8 @@ class CollectionFacts(BaseModel):
     writable: bool
     verifies: bool
     threshold: float | None
+    adapters: list[str]
+    adapter: str
     ready: bool
     why: str | None
     photos: list[str]
@@ -143,12 +146,13 @@ class AskedExample(_Asked):
 
 
 class SearchRequest(_Asked):
-    """As ``Collection.search_examples``. where: a condition as text or as JSON."""
+    """As ``Collection.search_examples``. where: a condition as text or as JSON. adapter: as ``Collection.adapter``."""
 
     examples: list[AskedExample] = Field(max_length=16)
     top: int = Field(default=100, ge=1, le=10_000)
     where: Condition | dict[str, Any] | None = None
     exact: bool = False
+    adapter: str | None = None
 
 
 class EvidenceFacts(BaseModel):

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from resight.errors import ResightError
+from resight.search.adapted import check_adapter
 from resight.search.collection import Collection
 from resight.search.searcher import Checked, Filtered, Heard
 from resight.server import limits
@@ -60,7 +61,9 @@ class Searches:
         where_of(request)
         for example in request.examples:
             check_example(example, self._uploads)
-        _, version = self._readers.searchable()
+        collection, version = self._readers.searchable()
+        if request.adapter is not None:
+            check_adapter(collection.recipe, request.adapter)
         key = f"{version} {canonical(request)}"
         with self._lock:
             known = self._known.get(self._shared.get(key, ""))
@@ -154,6 +157,7 @@ class Searches:
                 top=search.request.top,
                 where=where_of(search.request),
                 exact=search.request.exact,
+                adapter=search.request.adapter,
                 described=asked.spent,
                 heard=self._heard(search, asked.collection),
             )
