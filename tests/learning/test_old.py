@@ -1,6 +1,7 @@
 """Learning beside an old network: its terms against sums by hand, its batches, and what may then be searched."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,11 +12,13 @@ safetensors = pytest.importorskip("safetensors.torch")
 from resight.describe.describer import Describer  # noqa: E402
 from resight.errors import CollectionError, RecipeError  # noqa: E402
 from resight.evaluation.load import load_labelled  # noqa: E402
+from resight.learning.checkpoint import check_identity  # noqa: E402
 from resight.learning.datasets.augment import NONE  # noqa: E402
 from resight.learning.datasets.photos import training_set  # noqa: E402
 from resight.learning.mining.batches import replayed_batches  # noqa: E402
 from resight.learning.mining.stages import Sampling  # noqa: E402
 from resight.learning.old import OldTerms, with_replayed  # noqa: E402
+from resight.learning.prepare import prepare  # noqa: E402
 from resight.learning.run import train  # noqa: E402
 from resight.learning.settings import load_settings  # noqa: E402
 from resight.networks.architectures import create_network  # noqa: E402
@@ -152,3 +155,25 @@ def test_what_does_not_fit_is_said(tmp_path, recipe, sets):
 
     with pytest.raises(RecipeError, match=r"learns\.projection"):
         check_old(short, 64)
+
+
+def test_a_training_goes_on_only_beside_the_old_weights_it_began_with(tmp_path, recipe, sets):
+    import tomli_w
+
+    old = tmp_path / "old.toml"
+    table = recipe.model_dump(by_alias=True, exclude_none=True)
+    weights = tmp_path / "w.safetensors"
+    weights.write_bytes(Path(table["global"]["weights"]).read_bytes())
+    table["global"]["weights"] = str(weights)
+    old.write_text(tomli_w.dumps(table))
+    settings = load_settings(None, [f"old.recipe={old}", "sampling.classes=3"], accelerator="cpu")
+
+    def identity():
+        return prepare(recipe, sets / "new", settings, tmp_path / "training").identity
+
+    begun = identity()
+    assert identity() == begun
+    network = create_network(NETWORK)
+    safetensors.save_file(network.state_dict(), weights)
+    with pytest.raises(RecipeError, match="was begun with old weights"):
+        check_identity(tmp_path / "last", begun, identity())

@@ -78,7 +78,8 @@ def prepare(
 
 def identity_of(recipe: Recipe, lesson: Lesson) -> dict[str, Any]:
     """What decides a training, by key: one that goes on must have the same."""
-    photos, held_out = lesson.photos, lesson.validation
+    photos, held_out, beside = lesson.photos, lesson.validation, lesson.settings.old
+    old = None if beside is None else load_recipe(beside.recipe)
     several: dict[str, Any] = {}
     if lesson.sets:
         several = {"sampling.sets": lesson.settings.sampling.sets, "sets": {p.name: p.classes for p in photos.parts}}
@@ -88,7 +89,7 @@ def identity_of(recipe: Recipe, lesson: Lesson) -> dict[str, Any]:
         "weights": _weights_of(recipe),
         **lesson.settings.identity,
         **several,
-        **({} if lesson.settings.old is None else {"old recipe": load_recipe(lesson.settings.old.recipe).fingerprint}),
+        **({} if old is None else {"old recipe": old.fingerprint, "old weights": _weights_of(old)}),
         "set": photos.name,
         "set revision": photos.revision,
         "set selection": photos.selection,
