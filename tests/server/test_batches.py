@@ -4,7 +4,6 @@ import io
 import itertools
 import threading
 import time
-from dataclasses import replace
 
 import numpy as np
 import PIL.Image
@@ -197,18 +196,17 @@ def test_a_cancelled_one_leaves_at_once_and_those_by_stored_images_wait_for_no_n
     assert gate.rounds == [1, 2]
 
 
-def test_a_search_has_its_time_also_while_it_waits_for_a_batch(found, upload, gate, monkeypatch):
-    searches = found.app.service.searches
-    monkeypatch.setattr(searches, "_settings", replace(searches._settings, timeout=0.6))
-    asked = [[{"image": upload(found, name)}] for name in SQUARE[:3]]
-    names = holding(found, gate, *asked)
-    ended = [found.wait(name) for name in names]  # while the network is held
-    assert [(one["state"], one["error"]["code"]) for one in ended] == [("failed", "timeout")] * 3
-    gate.open()
-    until(lambda: not waiting(found))
-    assert gate.rounds == [1], "those that waited were not described for nobody"
-    monkeypatch.setattr(searches, "_settings", replace(searches._settings, timeout=60))
-    assert found.wait(start(found, *asked[1]))["state"] == "done"
+def test_a_search_has_its_time_also_while_it_waits_for_a_batch(compact, upload, gate, tmp_path):
+    with running(compact, Settings(port=0, state=tmp_path / "state", timeout=1.5)) as found:
+        asked = [[{"image": upload(found, name)}] for name in SQUARE[:3]]
+        until(lambda: found.wait(start(found, *asked[0]))["state"] == "done")  # the first load the network
+        names = holding(found, gate, *asked)
+        ended = [found.wait(name) for name in names]  # while the network is held
+        assert [(one["state"], one["error"]["code"]) for one in ended] == [("failed", "timeout")] * 3
+        gate.open()
+        until(lambda: not waiting(found))
+        assert gate.rounds == [1], "those that waited were not described for nobody"
+        assert found.wait(start(found, *asked[1]))["state"] == "done"
 
 
 def test_one_with_many_pictures_is_overtaken_by_one_with_a_single(found, compact, photos, upload, gate):
