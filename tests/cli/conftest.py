@@ -94,6 +94,7 @@ class FakeCollection:
     repaired = RepairReport()
     removed = 1
     behind = None
+    adapter = "none"
     origins: ClassVar[dict[int, str]] = {
         1: "/photos/one.jpg",
         2: "/photos/two, too.jpg",

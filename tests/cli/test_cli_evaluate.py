@@ -42,7 +42,8 @@ def test_evaluate_prints_the_table_or_json(resight, evaluation):
     labelled, recipe, options = evaluation["evaluate"]
     assert labelled == ("set", Path("set")) and recipe.name == "rootsift-asmk"
     del options["progress"]
-    assert options == {"distractors": (), "collection": None, "ap": "trapezoidal", "workers": None}
+    own = {"distractors": (), "collection": None, "ap": "trapezoidal", "adapter": None, "workers": None}
+    assert options == own
     assert "sample" not in evaluation and "page" not in evaluation
     assert resight("evaluate", "set", "--json").stdout == '{"map": 0.5}\n'
 
@@ -61,14 +62,15 @@ def test_evaluate_passes_everything_on(resight, evaluation):
             "--collection",
             "k",
         ),
-        *("--queries", "9", "--seed", "4", "--ap", "truncated", "--html", "p.html", "--workers", "3"),
+        *("--queries", "9", "--seed", "4", "--ap", "truncated", "--html", "p.html", "--workers", "3", "--as", "goods"),
     )
     labelled, recipe, options = evaluation["evaluate"]
     assert evaluation["sample"] == (("set", Path("set")), 9, 4) and labelled == ("sampled",)
     assert recipe.name == "deep"
     del options["progress"]
     distractors = [Path("d1"), Path("d2")]
-    assert options == {"distractors": distractors, "collection": Path("k"), "ap": "truncated", "workers": 3}
+    given = {"distractors": distractors, "collection": Path("k"), "ap": "truncated", "adapter": "goods", "workers": 3}
+    assert options == given
     assert evaluation["page"] == Path("p.html")
 
 
