@@ -53,6 +53,15 @@ def test_reads_in_a_snapshot_see_one_state(folder):
     assert reader.rows(COUNT) == [(1,)]
 
 
+def test_a_disk_that_fails_in_a_snapshot_is_what_is_told(folder):
+    reader = Catalogue(folder, write=False)
+    with pytest.raises(CollectionError, match="disk I/O error"), reader.snapshot():
+        reader._db.execute("ROLLBACK")  # as SQLite itself does then
+        raise sqlite3.OperationalError("disk I/O error")
+    with reader.snapshot():
+        assert reader.rows(COUNT) == [(0,)]
+
+
 def test_a_reader_in_the_middle_of_a_long_list_holds_up_no_writer(folder):
     writer, reader = Catalogue(folder, write=True), Catalogue(folder, write=False)
     writer._db.execute("PRAGMA busy_timeout = 50")

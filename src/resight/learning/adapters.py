@@ -18,20 +18,18 @@ from resight.describe.describer import Describer
 from resight.describe.learn import prepared_batches
 from resight.errors import RecipeError
 from resight.fitted import PhotoSketch
-from resight.learning.datasets.several import JOINT
 from resight.learning.facts import replace_text
-from resight.learning.whiten import How, Told, drawn, matching_pairs, read_photos
+from resight.learning.whiten import RIDGE, How, Told, drawn, matching_pairs, read_photos
 from resight.projection.learned_whitening import learned_whitening_of_pairs
 from resight.projection.moments import running_moments
 from resight.projection.pca import pca, pca_whitening
 from resight.projection.projection import Projection
+from resight.recipes.adapters_stage import JOINT
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import load_recipe
 
 if TYPE_CHECKING:
     from resight.learning.datasets.photos import TrainingSet
-
-_RIDGE = 0.01  # of "learned", as ``resight.learning.whiten.whiten`` has it
 
 
 def learn_adapters(
@@ -51,11 +49,11 @@ def learn_adapters(
     photos: of a set, at most, drawn with the seed. dimensions: after them; 0 for as many as are stored, and no more.
     Raises RecipeError where there are too few photos or they vary too little; ImageError for one that cannot be read.
     """
+    if how == "none":
+        return {}
     recipe = load_recipe(folder)
     stage, describer = recipe.global_, Describer(recipe)
     network = describer.network
-    if how == "none":
-        return {}
     if stage is None or network is None:
         raise RecipeError(f"{folder}: recipe {recipe.name} has no [global] table to adapt")
     dimensions = min(dimensions or stage.dimensions, stage.dimensions)
@@ -118,7 +116,7 @@ def _learned(
 ) -> Projection:
     if how == "learned":
         first, second = matching_pairs(labels, name, seed)
-        return learned_whitening_of_pairs(x, first, second, dimensions, ridge=_RIDGE, **facts)
+        return learned_whitening_of_pairs(x, first, second, dimensions, ridge=RIDGE, **facts)
     moments = running_moments(x.shape[1], dimensions)
     moments.update(x)
     if stage.projection == "pca":

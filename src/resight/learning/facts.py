@@ -33,16 +33,10 @@ def figures_of(
     there is none."""
     if job.lesson.validation is None:
         return None, None
-    found: list[Report | str | None] = []
-    for when, recipe in (("before", job.recipe), ("after", load_recipe(into))):
-        try:
-            report = partial(index_progress, progress, when)
-            found.append(evaluate(job.lesson.validation, recipe, workers=workers, progress=report))
-        except RecipeError as error:  # such as attention that has not learned anything before
-            if when == "after":
-                raise
-            found.append(str(error))
-    return found[0], found[1]
+    held_out = job.lesson.validation
+    before = _before(held_out, job.recipe, workers, partial(index_progress, progress, "before"))
+    told = partial(index_progress, progress, "after")
+    return before, evaluate(held_out, load_recipe(into), workers=workers, progress=told)
 
 
 def figures_of_sets(job: Job, into: Path, workers: int | None, progress: Progress) -> dict[str, Any]:
@@ -78,7 +72,7 @@ def figures_of_sets(job: Job, into: Path, workers: int | None, progress: Progres
 def _before(held_out: LabelledSet, recipe: Recipe, workers: int | None, progress: Any) -> Report | str:
     try:
         return evaluate(held_out, recipe, workers=workers, progress=progress)
-    except RecipeError as error:  # such as a whitening that has not been learned
+    except RecipeError as error:  # such as a whitening or attention that has not been learned
         return str(error)
 
 

@@ -11,7 +11,7 @@ from resight.evaluation.report import Report
 from resight.learning.curves import Points, curves
 from resight.learning.log import read_log
 from resight.learning.settings import flat
-from resight.search.html import escape, head, pairs
+from resight.search.html import escape, head, pairs, table
 
 _PLACE = frozenset({"epoch", "step", "part"})
 _FIGURES = {
@@ -60,17 +60,14 @@ def _before_and_after(facts: Mapping[str, Any]) -> str:
     before, after = facts["before"], facts["after"]
     if after is None:
         return '<p class="soft">Nothing was held out, so nothing is known of how well it does.</p>\n'
-    rows, why = "", ""
+    rows, why = [("per cent", *_FIGURES.values())], ""
     for when, figures in (("before", before), ("after", after)):
         if "none" in figures:
             why += f'<p class="soft">Nothing is known of it {when}: {escape(figures["none"])}.</p>\n'
             continue
-        cells = "".join(f"<td>{_percent(figures[key])}</td>" for key in _FIGURES)
-        rows += f'<tr><th scope="row">{when}</th>{cells}</tr>\n'
-    head = "".join(f'<th scope="col">{label}</th>' for label in _FIGURES.values())
+        rows.append((when, *(_percent(figures[key]) for key in _FIGURES)))
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Before and after"><table>\n'
-        f'<thead><tr><th scope="col">per cent</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+        f"{table(rows, 'Before and after')}"
         '<p class="soft">Of what is held out, whose objects were not learned from, by the recipe as it searches.</p>\n'
         f"{why}"
     )
@@ -78,15 +75,12 @@ def _before_and_after(facts: Mapping[str, Any]) -> str:
 
 def _set_by_set(sets: Mapping[str, Any]) -> str:
     heads = {"before": "before", "after": "after", "own": "after, as the set"}
-    rows = ""
+    rows = [("mAP, per cent", *heads.values(), "learned from", "validated on")]
     for name, facts in sets.items():
-        cells = "".join(f"<td>{_percent((facts[when] or {}).get('mean_average_precision'))}</td>" for when in heads)
-        about = "".join(f"<td>{escape(_described(facts[part] or {}))}</td>" for part in ("learned", "validation"))
-        rows += f'<tr><th scope="row">{escape(name)}</th>{cells}{about}</tr>\n'
-    head = "".join(f'<th scope="col">{text}</th>' for text in (*heads.values(), "learned from", "validated on"))
+        figures = (_percent((facts[when] or {}).get("mean_average_precision")) for when in heads)
+        rows.append((name, *figures, *(_described(facts[part] or {}) for part in ("learned", "validation"))))
     return (
-        '<div class="scroll" tabindex="0" role="region" aria-label="Set by set"><table>\n'
-        f'<thead><tr><th scope="col">mAP, per cent</th>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n'
+        f"{table(rows, 'Set by set')}"
         '<p class="soft">Of what is held out of each set, by the recipe as it searches by default, and by the adapter '
         "that is called as the set.</p>\n"
     )

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 Told = Callable[[str, int, int | None], None]  # phase, done, total
 How = Literal["learned", "pca", "none"]
 
+RIDGE = 0.01
+"""Of "learned", where nothing else is asked for."""
+_PAIRS = 100_000
+
 
 def whiten(
     folder: Path,
@@ -39,8 +43,8 @@ def whiten(
     seed: int = 0,
     dimensions: int = 0,
     photos: int = 5000,
-    pairs: int = 100_000,
-    ridge: float = 0.01,
+    pairs: int = _PAIRS,
+    ridge: float = RIDGE,
     progress: Told = lambda phase, done, total: None,
 ) -> Projection | None:
     """Learn a written recipe's whitening by its own describer, at all its scales, and put it into its folder.
@@ -132,7 +136,7 @@ def drawn(photos: Sequence["Photo"], most: int, seed: int) -> list["Photo"]:
 
 
 def matching_pairs(
-    shown: ArrayLike, name: str, seed: int, most: int = 100_000
+    shown: ArrayLike, name: str, seed: int, most: int = _PAIRS
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Places in labels (N,) of a set's photos, of which the m-th of each are of one object; at most so many, drawn.
 

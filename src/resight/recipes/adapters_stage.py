@@ -8,6 +8,9 @@ from resight.recipes.stage import Stage
 
 NONE = "none"
 """Of the vectors as they are stored; it is there with every recipe."""
+JOINT = "joint"
+"""Of what is learned of all sets together."""
+NAME = r"^[a-z0-9][a-z0-9._-]*$"
 
 
 class AdaptersStage(Stage):
@@ -17,8 +20,8 @@ class AdaptersStage(Stage):
     default: the one that a search takes which names none; "none" for the vectors as they are stored.
     """
 
-    files: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")], str] = Field(min_length=1)
-    default: str = "joint"
+    files: dict[Annotated[str, Field(pattern=NAME)], str] = Field(min_length=1)
+    default: str = JOINT
 
     @property
     def names(self) -> tuple[str, ...]:

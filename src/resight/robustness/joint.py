@@ -1,7 +1,7 @@
 """What a study of specialised and merged networks found: mAP on each set, and what is lost against its specialist."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,7 @@ class JointResult:
 def with_losses(results: Sequence[JointResult]) -> tuple[JointResult, ...]:
     """The same, with losses against what each set's specialist finds of it."""
     best = {r.set: r.mean_average_precision for r in results if r.network == r.set}
-    return tuple(
-        JointResult(
-            r.network,
-            r.adapter,
-            r.chosen,
-            r.set,
-            r.mean_average_precision,
-            None if r.network == r.set else best[r.set] - r.mean_average_precision,
-        )
-        for r in results
-    )
+    return tuple(r if r.network == r.set else replace(r, loss=best[r.set] - r.mean_average_precision) for r in results)
 
 
 @dataclass(frozen=True)

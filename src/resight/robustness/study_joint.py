@@ -5,22 +5,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from resight.errors import GroundTruthError
 from resight.evaluation.labelled import LabelledSet
 from resight.evaluation.measure import versions
 from resight.evaluation.protocol import evaluate
-from resight.learning.adapters import check_sets, learn_adapters
+from resight.learning.adapters import check_sets
 from resight.learning.datasets.photos import split_by_object
 from resight.learning.datasets.several import check_names, renamed
 from resight.learning.model import make_model
 from resight.learning.prepare import prepare
 from resight.learning.run import train
-from resight.learning.schemes.embedding import adapting, whitening
+from resight.learning.schemes.embedding import adapting, whiten_written
 from resight.learning.settings import Training
 from resight.learning.task import Lesson
-from resight.learning.whiten import whiten
 from resight.learning.write import write_recipe
 from resight.recipes.recipe import Recipe, load_recipe
 from resight.robustness.joint import JointResult, JointStudy, with_losses
@@ -151,10 +149,5 @@ def _write_untrained(recipe: Recipe, lesson: Lesson, folder: Path) -> None:
         raise ValueError("the recipe has no [global]")
     model = make_model(stage, weights=None, learns=settings.learns, recipe_name=recipe.name, seed=settings.seed)
     write_recipe(model, recipe, part, trained={})
-    how = adapting(recipe, settings)
-    seeded: dict[str, Any] = {"seed": settings.seed, "dimensions": settings.dimensions}
-    plain = "none" if how != "none" and stage.whiten == "image" else whitening(stage, settings)
-    whiten(part, lesson.photos, how=plain, **seeded)
-    seeded["dimensions"] = settings.dimensions or stage.dimensions
-    learn_adapters(part, lesson.sets, how=how, **seeded)
+    whiten_written(part, recipe, lesson)
     part.rename(folder)

@@ -17,7 +17,7 @@ from resight.errors import CollectionError, QueryError
 from resight.projection.projection import Projection
 from resight.recipes.adapters_stage import NONE
 from resight.recipes.recipe import Recipe
-from resight.search.filters import spanned_vectors
+from resight.search.filters import vector_blocks
 from resight.store.log import LogReader
 from resight.store.store import Snapshot, Store
 
@@ -93,9 +93,5 @@ def _centred(
     projection: Projection, snapshot: Snapshot, log: LogReader
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
     """Positions of images with a vector, and their vectors less the projection's mean, a block at a time."""
-    described = np.flatnonzero(snapshot.vectors_at >= 0)
-    for start in range(0, len(described), _BLOCK):
-        rows = described[start : start + _BLOCK]
-        span, own = spanned_vectors(snapshot, log, rows, len(projection.mean))
-        vectors = span if len(span) == len(rows) else span[own]
+    for rows, vectors in vector_blocks(snapshot, log, len(projection.mean), _BLOCK):
         yield rows, vectors - projection.mean

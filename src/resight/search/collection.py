@@ -234,8 +234,7 @@ class Collection:
         See ``resight.store.indexing.add`` for what is noticed and what survives an interruption.
         """
         self._writable()
-        if self.recipe.global_ is not None:
-            self._check_fingerprint()
+        self._check_fingerprint()
         self._searcher = None
         report = indexing.add(self._store, self._describer, paths, workers=workers, progress=progress)
         self.make_ready(progress)
@@ -357,7 +356,7 @@ class Collection:
             yield DescribedExample(description, example.box, example.weight, further)
 
     def _views_of(self, parts: Sequence[Part]) -> Iterator[tuple[Description, tuple[Description, ...]]]:
-        if self.recipe.global_ is not None and parts:
+        if parts:
             self._check_fingerprint()
         return describe_views(self._describer, parts, self._query)
 
@@ -498,8 +497,7 @@ class Collection:
         found = self._stored_or_read(query, box)
         if isinstance(found, Description):
             return found
-        if self.recipe.global_ is not None:
-            self._check_fingerprint()
+        self._check_fingerprint()
         return next(self._describer.describe_each([found]))
 
     def _stored_or_read(
@@ -658,8 +656,7 @@ class Collection:
         what it was.
         """
         self._writable()
-        if self.recipe.global_ is not None:
-            self._check_fingerprint()
+        self._check_fingerprint()
         self._searcher = None
         with writing(self._store.folder):
             return repair(self._store, self._describer, progress or (lambda _: None), lambda: self.make_ready(progress))
@@ -746,6 +743,8 @@ class Collection:
             raise CollectionError(f"{self._store.folder}: is open for reading; open it with write=True")
 
     def _check_fingerprint(self) -> None:
+        if self.recipe.global_ is None:
+            return
         if self.fingerprint not in (self._describer.fingerprint, self._describer.recipe.compatible_with):
             raise CollectionError(
                 f"{self._store.folder}: was made with other weights or learned parts than recipe {self.recipe.name} "

@@ -127,6 +127,17 @@ def stored_vectors(
     return span[rows]
 
 
+def vector_blocks(
+    snapshot: Snapshot, log: LogReader, dimension: int, size: int = _BLOCK
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    """Positions of images with a vector, and their vectors, N×dimension float32, at most ``size`` at a time."""
+    described = np.flatnonzero(snapshot.vectors_at >= 0)
+    for start in range(0, len(described), size):
+        part = described[start : start + size]
+        block, own = spanned_vectors(snapshot, log, part, dimension)
+        yield part, block if len(block) == len(part) else block[own]
+
+
 def spanned_vectors(
     snapshot: Snapshot, log: LogReader, positions: NDArray[np.int64], dimension: int
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
@@ -149,14 +160,7 @@ def cosine_similarity(
     """
     similarity = np.full((len(snapshot), len(lengths)), -1.0, np.float32)
     ends = np.cumsum([0, *lengths])
-    rows = np.flatnonzero(snapshot.vectors_at >= 0)
-    if len(rows) == 0:
-        return similarity
-    for start in range(0, len(rows), _BLOCK):
-        part = rows[start : start + _BLOCK]
-        block, own = spanned_vectors(snapshot, log, part, len(query))
-        if len(block) > len(part):
-            block = block[own]
+    for part, block in vector_blocks(snapshot, log, len(query)):
         for place, (a, b) in enumerate(pairwise(ends.tolist())):
             # Unlike a matrix product, whose last bits depend on how many rows there are, this gives an image the same
             # wherever it lies: in a shard of a collection, or among others. It is as fast, bounded by memory.

@@ -89,8 +89,7 @@ class Uploads:
         size = self._size_of(name) if is_upload(name) else None
         if size is None:
             raise _unknown()
-        with suppress(OSError):
-            os.utime(self._facts(name))
+        self._touch(name)
         return size
 
     def _read(self, name: str) -> Image | None:
@@ -124,13 +123,16 @@ class Uploads:
 
     def _remember(self, name: str, image: Image) -> None:
         """Note that it was used now."""
-        with suppress(OSError):  # it has just made room for another, or nothing can be written
-            os.utime(self._facts(name))
+        self._touch(name)
         with self._lock:
             self._recent[name] = image
             self._recent.move_to_end(name)
             while len(self._recent) > _IN_MEMORY:
                 self._recent.popitem(last=False)
+
+    def _touch(self, name: str) -> None:
+        with suppress(OSError):  # it has just made room for another, or nothing can be written
+            os.utime(self._facts(name))
 
     def _make_room(self, newest: str, before: int) -> None:
         """before: bytes that a damaged file in the newest one's place counted for."""

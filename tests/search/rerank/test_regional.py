@@ -65,7 +65,7 @@ def test_the_graph_of_all_regions_is_made_once_and_is_of_no_ranking_that_lacks_s
     shorter = Ranking(images[1:], ranking.scores[1:], ranking.evidence[1:], 0.0, True)
     method = RegionalDiffusion(diffusion=Diffusion(k=8, sources=5))
     wanted, wanted_shorter = (method.rerank(query, each, database) for each in (ranking, shorter))
-    RegionGraph.of(database, method.diffusion).save(tmp_path / "graph")
+    method.graph(database).save(tmp_path / "graph")
     made = RegionGraph.load(tmp_path / "graph")
     found = method.rerank(query, shorter, database, made)
     assert found.ids.tolist() == wanted_shorter.ids.tolist() and images[0] not in found.ids

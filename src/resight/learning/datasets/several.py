@@ -8,16 +8,13 @@ from hashlib import sha256
 from resight.errors import GroundTruthError, RecipeError
 from resight.evaluation.labelled import LabelledSet
 from resight.learning.datasets.photos import Part, Photo, TrainingSet
-from resight.recipes.adapters_stage import NONE
-
-JOINT = "joint"
-"""What is learned of all sets together, by the name of an adapter."""
+from resight.recipes.adapters_stage import JOINT, NAME, NONE
 
 
 def check_names(names: Mapping[str, object]) -> None:
     """Raises RecipeError for names of sets that cannot be those of adapters."""
     for name in names:
-        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name) is None or name in (JOINT, NONE):
+        if re.fullmatch(NAME, name) is None or name in (JOINT, NONE):
             raise RecipeError(
                 f"{name!r} is no name for a set: take small letters, digits, dots, dashes and underscores, and neither "
                 f'"{JOINT}" nor "{NONE}", as in landmarks=FOLDER'

@@ -17,6 +17,7 @@ from resight.learning.model import make_model
 from resight.learning.task import Lesson, Phase, Task
 from resight.learning.whiten import How, check_photos, whiten
 from resight.learning.write import check_goes, write_recipe
+from resight.recipes.adapters_stage import JOINT
 from resight.recipes.network_stages import GlobalStage
 from resight.recipes.recipe import Recipe, load_recipe
 from resight.recipes.stage import problems
@@ -43,11 +44,8 @@ def make(recipe: Recipe, lesson: Lesson) -> EmbeddingTask:
     if recipe.global_ is None:
         raise ValueError("the recipe has no [global]")
     settings = lesson.settings
-    photos, how = lesson.photos, whitening(recipe.global_, settings)
-    if lesson.sets:
-        adapted = adapting(recipe, settings)
-        check_sets(recipe.global_, lesson.sets, adapted, settings.dimensions)
-        how = "none" if adapted != "none" and recipe.global_.whiten == "image" else how
+    photos, (how, adapted) = lesson.photos, _hows(recipe, recipe.global_, lesson)
+    check_sets(recipe.global_, lesson.sets, adapted, settings.dimensions)
     check_photos(recipe.global_, len(photos.photos), photos.name, how, dimensions=settings.dimensions)
     model = make_model(
         recipe.global_, weights=None, learns=settings.learns, recipe_name=recipe.name, seed=settings.seed
@@ -67,12 +65,24 @@ def write(task: Task, recipe: Recipe, lesson: Lesson, into: Path) -> None:
         compatible_with = Describer(load_recipe(settings.old.recipe)).fingerprint
     named = recipe.model_copy(update={"compatible_with": compatible_with})
     write_recipe(task.model, named, into, trained=trained(lesson), photos=sketch)
-    how, adapted = whitening(recipe.global_, settings), adapting(recipe, settings) if lesson.sets else "none"
-    if adapted != "none" and recipe.global_.whiten == "image":
-        how = "none"  # adapters whiten what is stored
-    whiten(into, photos, how=how, seed=settings.seed, dimensions=settings.dimensions)
+    whiten_written(into, recipe, lesson)
+
+
+def whiten_written(folder: Path, recipe: Recipe, lesson: Lesson) -> None:
+    """Learn what a written recipe's vectors are whitened by, once they are stored or as adapters, into its folder."""
+    if recipe.global_ is None:
+        raise ValueError("the recipe has no [global]")
+    settings, (how, adapted) = lesson.settings, _hows(recipe, recipe.global_, lesson)
+    whiten(folder, lesson.photos, how=how, seed=settings.seed, dimensions=settings.dimensions)
     dimensions = settings.dimensions or recipe.global_.dimensions
-    learn_adapters(into, lesson.sets, how=adapted, seed=settings.seed, dimensions=dimensions)
+    learn_adapters(folder, lesson.sets, how=adapted, seed=settings.seed, dimensions=dimensions)
+
+
+def _hows(recipe: Recipe, stage: GlobalStage, lesson: Lesson) -> tuple[How, How]:
+    """How what is stored is whitened, and how adapters are learned, which whiten in place of that."""
+    adapted = adapting(recipe, lesson.settings) if lesson.sets else "none"
+    replaced = adapted != "none" and stage.whiten == "image"
+    return "none" if replaced else whitening(stage, lesson.settings), adapted
 
 
 def adapting(recipe: Recipe, settings: "Training") -> How:
@@ -88,7 +98,7 @@ def adapting(recipe: Recipe, settings: "Training") -> How:
         return "none"
     try:
         Recipe.model_validate(
-            {**recipe.model_dump(by_alias=True, exclude_none=True), "adapters": {"files": {"joint": "-"}}}
+            {**recipe.model_dump(by_alias=True, exclude_none=True), "adapters": {"files": {JOINT: "-"}}}
         )
     except ValidationError as error:
         raise RecipeError(f"recipe {recipe.name}: {problems(error, 'recipe')}; or say whitening = none") from error

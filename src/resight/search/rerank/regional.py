@@ -45,19 +45,12 @@ def gmp_by_image(vectors: NDArray[np.float32], ids: NDArray[np.int64], ridge: fl
 class RegionGraph:
     """What diffusion over the regions of all images needs, whatever the query: made once, as in the paper.
 
-    normalised: R×R, S of the regions by ascending image id, those of one image as they lie. weights: (R,), by
-    ``gmp_by_image``.
+    normalised: R×R, S of the regions by ascending image id, those of one image as they lie. weights: (R,), that their
+    scores are multiplied by before they are pooled.
     """
 
     normalised: csr_array
     weights: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, regions: Database, diffusion: Diffusion) -> Self:
-        """Time grows with the square of the regions, memory with regions × k."""
-        order = np.argsort(regions.ids, kind="stable")
-        vectors = regions.vectors[order]
-        return cls(diffusion.graph(vectors), gmp_by_image(vectors, regions.ids[order]))
 
     def save(self, path: str | Path) -> str:
         """Write the artefact and return its fingerprint; raises as ``save_artefact``."""
@@ -92,6 +85,15 @@ class RegionalDiffusion:
         if self.pooling not in ("max", "sum", "gmp"):
             raise RecipeError(f"pooling must be 'max', 'sum' or 'gmp', not {self.pooling!r}")
 
+    def graph(self, regions: Database) -> RegionGraph:
+        """Time grows with the square of the regions, memory with regions × k."""
+        order = np.argsort(regions.ids, kind="stable")
+        return self._graph(regions.vectors[order], regions.ids[order])
+
+    def _graph(self, vectors: NDArray[np.float32], ids: NDArray[np.int64]) -> RegionGraph:
+        weights = gmp_by_image(vectors, ids) if self.pooling == "gmp" else np.ones(len(ids))
+        return RegionGraph(self.diffusion.graph(vectors), weights)
+
     def rerank(
         self, query: NDArray[np.float32], ranking: Ranking, database: Database, made: RegionGraph | None = None
     ) -> Ranking:
@@ -104,10 +106,8 @@ class RegionalDiffusion:
         else:
             vectors, ids = database.vectors[rows], database.ids[rows]
         if made is None or len(rows) < len(database):
-            made = RegionGraph.of(Database(ids, vectors), self.diffusion)
-        scores = self.diffusion.scores_on(made.normalised, queries, vectors)
-        if self.pooling == "gmp":
-            scores = scores * made.weights
+            made = self._graph(vectors, ids)
+        scores = self.diffusion.scores_on(made.normalised, queries, vectors) * made.weights
         images, pooled = pool_regions(scores, ids, "max" if self.pooling == "max" else "sum")
         reached = pooled > 0
         return first(ranking, *best(images[reached], pooled[reached]))

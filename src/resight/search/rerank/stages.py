@@ -270,7 +270,7 @@ def _regional_diffusion(stage: RegionalDiffusionStage, source: Source) -> tuple[
         stage.method,
         source.database,
         f"{_parameters(stage)} {rows.fingerprint}",
-        lambda path: RegionGraph.of(rows, method.diffusion).save(path),
+        lambda path: method.graph(rows).save(path),
         RegionGraph.load,
     )
     return lambda asked, ranking: method.rerank(asked.vectors, ranking, rows, made), source.database
