@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +31,15 @@ from resight.evaluation.figures import Figures, figures
 from resight.evaluation.judge import judge
 from resight.geometry.boxes import Box
 from resight.recipes import Recipe, load_recipe
+from resight.search.collection import Collection
 from resight.search.ranking import Ranking
 from resight.search.searcher import Searcher, Timing
 from resight.store.store import Store
 
 # The Internet photo collections (tag "phototourism") of scenes_multiview, but for us_capitol and its two pictures.
 LANDMARKS = frozenset({"sacre_coeur", "piazza_san_marco", "st_pauls", "tower_bridge"})
+
+_TIMED = 12  # images that are described anew to see how fast that goes
 
 Answers = Iterable[tuple[Ranking, Timing]]  # in the order of the set's queries
 
@@ -47,6 +50,7 @@ class Result:
 
     calibrated: whether the system says which results are matches. comparisons, describe, filter, verify: descriptor
     comparisons and seconds, mean a query. work: comparisons ÷ those of brute force, None where that did not run.
+    images_per_second: described by one process, with reading; bytes_per_image: of the collection. None of no recipe.
     """
 
     set: str
@@ -59,6 +63,8 @@ class Result:
     describe: float
     filter: float
     verify: float
+    images_per_second: float | None = None
+    bytes_per_image: float | None = None
 
 
 def summarise(
@@ -152,6 +158,9 @@ def run_recipe(
     path = database(labelled, recipe, folder, workers)
     describer = Describer(recipe)
     results = []
+    speed = described_per_second(describer, [labelled.locate(p) for p in labelled.own])
+    with Collection.open(path) as collection:
+        size = collection.info().bytes_per_image
     with Store(path, write=False) as store:
         ids = image_ids(store, labelled)
         searcher = Searcher(store, recipe)
@@ -159,8 +168,19 @@ def run_recipe(
         for name, half in halves.items():
             searcher = Searcher(store, half)
             answers = (searcher.rank(description, box, None, seconds) for box, description, seconds in queries)
-            results.append(summarise(labelled, name, ids, answers, brute_work))
+            found = summarise(labelled, name, ids, answers, brute_work)
+            results.append(replace(found, images_per_second=speed, bytes_per_image=size))
     return results
+
+
+def described_per_second(describer: Describer, images: Sequence[Path]) -> float:
+    """Images a second, of a few spread over the set, read and described one by one after one that is not counted."""
+    few = images[:: max(1, len(images) // _TIMED)][:_TIMED]
+    describer.describe(few[0])
+    began = time.perf_counter()
+    for image in few:
+        describer.describe(image)
+    return len(few) / (time.perf_counter() - began)
 
 
 def render(results: Sequence[Result]) -> str:
@@ -183,15 +203,20 @@ def render(results: Sequence[Result]) -> str:
                 percent(rejected),
             )
         )
+        rate = None if r.images_per_second is None else f"{r.images_per_second:.2g}"
+        size = None if r.bytes_per_image is None else f"{r.bytes_per_image:,.0f}"
         times = (f"{1000 * seconds:.1f}" for seconds in (r.describe, r.filter, r.verify))
         ratio = None if r.work is None else f"{100 * r.work:.3g} %"
-        cost.append((r.set, r.system, f"{r.comparisons:,.0f}", ratio, *times))
+        cost.append((r.set, r.system, f"{r.comparisons:,.0f}", ratio, *times, rate, size))
     head = ("set", "system", "mAP", "mAP landmarks", "P@1", "R@10", "N-S")
     return "\n\n".join(
         (
             table((*head, "true match first and accepted", "precision of accepted", "no answer: rejected"), good),
             table(
-                ("set", "system", "comparisons a query", "of brute force", "describe, ms", "filter, ms", "verify, ms"),
+                (
+                    *("set", "system", "comparisons a query", "of brute force", "describe, ms", "filter, ms"),
+                    *("verify, ms", "images described a second", "bytes an image"),
+                ),
                 cost,
             ),
         )

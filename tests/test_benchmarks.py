@@ -12,6 +12,7 @@ import skimage.data
 from resight.evaluation import evaluate, load_labelled
 from resight.images.image import Image
 from resight.local.rootsift import rootsift
+from resight.search.collection import Collection
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PICTURES = ("astronaut", "coffee", "chelsea", "rocket")
@@ -56,6 +57,10 @@ def test_accuracy_agrees_with_evaluate(labelled_folder, kept, tmp_path, capsys):
     assert plain.figures.mean_average_precision == 1.0
     assert plain.work == 1.0 and half.comparisons < recipe.comparisons < plain.comparisons
     assert recipe.calibrated and not half.calibrated and half.verify == 0
+    (collection,) = (path for path in kept.iterdir() if Collection.exists(path))
+    on_disk = sum(file.stat().st_size for file in collection.rglob("*") if file.is_file())
+    assert recipe.bytes_per_image == half.bytes_per_image == pytest.approx(on_disk / len(PICTURES), rel=0.1)
+    assert plain.bytes_per_image is None and recipe.images_per_second > 0
     assert "| pictures | sift-brute | 100.0 |" in capsys.readouterr().out
     assert [r["system"] for r in json.loads(out.read_text())["results"]] == [plain.system, recipe.system, half.system]
 
