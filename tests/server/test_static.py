@@ -23,6 +23,20 @@ def test_it_was_built_from_this_source():
     assert built == found, "build the page again: npm ci && npm run build, in web/"
 
 
+def test_it_knows_all_that_a_search_may_be_asked():
+    """It tells by the text of both whether what was searched for is what it shows: the same keys in the same order."""
+    pytest.importorskip("fastapi", reason="resight[serve] is not installed")
+    from resight.server.schemas import SearchRequest
+
+    if not SOURCE.is_dir():
+        pytest.skip("the page's source is not here")
+    interface = re.search(
+        r"export interface Request \{(.*?)\n\}", (SOURCE / "src/api.ts").read_text("utf-8"), re.DOTALL
+    )
+    assert interface is not None
+    assert re.findall(r"^  (\w+):", interface[1], re.MULTILINE) == list(SearchRequest.model_fields)
+
+
 def test_it_weighs_less_than_150_kb():
     sent = [path for path in STATIC.rglob("*") if path.is_file() and path.name != "built-from.json"]
     assert sum(len(gzip.compress(path.read_bytes())) for path in sent) < 150_000

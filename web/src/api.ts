@@ -29,6 +29,7 @@ export interface Request {
   top: number;
   where: Where | string | null;
   exact: boolean;
+  adapter: string | null;
 }
 
 export interface Collection {
@@ -45,6 +46,9 @@ export interface Collection {
   verifies: boolean;
   /** Least score of a match; null with a recipe that cannot tell matches. */
   threshold: number | null;
+  /** What a search may have vectors compared by, and what it has where it says nothing. */
+  adapters: string[];
+  adapter: string;
   ready: boolean;
   why: string | null;
   photos: string[];

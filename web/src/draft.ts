@@ -18,15 +18,18 @@ export interface Draft {
   expression: string | null;
   top: number;
   exact: boolean;
+  /** Null for the collection's own. */
+  adapter: string | null;
 }
 
-export const EMPTY: Draft = { examples: [], filters: [], expression: null, top: 100, exact: false };
+export const EMPTY: Draft = { examples: [], filters: [], expression: null, top: 100, exact: false, adapter: null };
 
-export const requestOf = ({ examples, filters, expression, top, exact }: Draft): Request => ({
+export const requestOf = ({ examples, filters, expression, top, exact, adapter }: Draft): Request => ({
   examples: examples.map(({ image, box, weight }) => ({ image, box, weight })),
   top,
   where: expression ?? together(filters),
   exact,
+  adapter,
 });
 
 export const same = (a: Request, b: Request): boolean => JSON.stringify(a) === JSON.stringify(b);
@@ -52,11 +55,12 @@ export async function draftOf(request: Request): Promise<Draft> {
       return { ...shownEntry(entry, weight), box };
     }),
   );
-  const { where, top, exact } = request;
+  const { where, top, exact, adapter } = request;
   return {
     examples,
     top,
     exact,
+    adapter,
     expression: typeof where === "string" ? where : null,
     filters: where === null || typeof where === "string" ? [] : apart(where),
   };

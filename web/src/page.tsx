@@ -90,7 +90,7 @@ export function Page({
     const before =
       place.view === "search"
         ? draft
-        : { ...EMPTY, top: draft.top, filters: place.view === "browse" ? place.filters : [] };
+        : { ...EMPTY, top: draft.top, adapter: draft.adapter, filters: place.view === "browse" ? place.filters : [] };
     const rest = before.examples.filter((example) => example.image !== entry.id);
     void run({ ...before, examples: [...rest, shownEntry(entry, weight)] });
   };

@@ -13,6 +13,10 @@ export function scoreText(score: number, calibrated: boolean): string {
   return score > 0.99 && score < 1 ? "> 99 %" : score < 0.01 && score > 0 ? "< 1 %" : `${Math.round(100 * score)} %`;
 }
 
+/** What vectors are compared by: the name that the command line has for it, and what that is where no user chose it. */
+export const adapterText = (name: string): string =>
+  name === "joint" ? "all kinds (joint)" : name === "none" ? "vectors as they are (none)" : name;
+
 export const baseName = (name: string): string => name.split(/[\\/]/).pop() || name;
 
 export function whereText(where: Where | string): string {

@@ -206,6 +206,35 @@ def test_pictures_taken_between_two_days(serve, open_page, indexed, tmp_path):
     assert set(names(page)) <= wanted and found(page)["total"] == 3
 
 
+def test_vectors_are_compared_for_what_is_looked_for(serve, open_page, photos, tmp_path):
+    pytest.importorskip("torch")
+    from two_adapters import built, parts
+
+    with Collection.create(tmp_path / "collection", built(parts(tmp_path))[0]) as collection:
+        collection.add([photos], workers=1)
+        wanted = {}
+        for name in ("joint", "goods"):
+            collection.adapter = name
+            wanted[name] = collection.search(photos / "chelsea-1.png").scores
+    page = open_page(at=serve(tmp_path / "collection"))
+    search_with(page, photos / "chelsea-1.png")
+    assert [one["score"] for one in found(page)["results"]] == pytest.approx(wanted["joint"].tolist(), abs=1e-6)
+    page.get_by_text("Where to look").click()
+    assert page.get_by_label("Compare for").input_value() == "joint"
+    page.get_by_label("Compare for").select_option("goods")
+    page.get_by_role("button", name="Search", exact=True).click()
+    done(page)
+    assert [one["score"] for one in found(page)["results"]] == pytest.approx(wanted["goods"].tolist(), abs=1e-6)
+
+    again = open_page(at=page.url)
+    done(again)
+    assert again.get_by_label("Compare for").input_value() == "goods"
+    page.get_by_label("Compare for").select_option("joint")
+    page.get_by_role("button", name="Search", exact=True).click()
+    done(page)
+    assert found(page)["request"]["adapter"] is None
+
+
 def test_nothing_found_is_said_and_the_tail_is_folded(open_page, save, tmp_path):
     page = open_page()
     search_with(page, save(tmp_path / "coins.png", np.dstack([data.coins()] * 3)))

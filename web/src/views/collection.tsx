@@ -1,6 +1,6 @@
 import { type Collection, type Failure, failures } from "../api";
 import { usePaged } from "../paged";
-import { count, many, scoreText } from "../text";
+import { adapterText, count, many, scoreText } from "../text";
 import { Problem } from "../parts/problem";
 
 /** Facts about the collection, and the files that could not be read. */
@@ -15,6 +15,9 @@ export function About({ about }: { about: Collection }) {
     ["Not readable", count(about.failures)],
     ["Recipe", about.recipe],
     ["Fingerprint", about.fingerprint.slice(0, 16)],
+    ...(about.adapters.length > 1
+      ? [["Compared for", about.adapters.map(adapterText).join(", ")] satisfies [string, string]]
+      : []),
     [
       "A match needs",
       about.threshold === null ? "this recipe ranks, it does not tell matches" : scoreText(about.threshold, true),

@@ -4,7 +4,7 @@ import { go, goSideways, toSearch } from "../address";
 import type { Collection, Entry, Folder, Key, Result } from "../api";
 import { type Draft, type Shown, requestOf, same } from "../draft";
 import { useSearch } from "../follow";
-import { count } from "../text";
+import { adapterText, count } from "../text";
 import { Boxed } from "../parts/boxed";
 import { Examples } from "../parts/examples";
 import { Filters } from "../parts/filters";
@@ -70,7 +70,7 @@ function Searching(props: SearchProps) {
           onRemove={drop}
           onAdd={(files) => onFiles(files, true)}
         />
-        <details class="options" open={draft.filters.length > 0 || draft.expression !== null}>
+        <details class="options" open={draft.filters.length > 0 || draft.expression !== null || draft.adapter !== null}>
           <summary>Where to look{draft.filters.length > 0 && ` (${draft.filters.length})`}</summary>
           <Filters
             folders={folders}
@@ -93,6 +93,23 @@ function Searching(props: SearchProps) {
               ))}
             </select>
           </label>
+          {about.adapters.length > 1 && (
+            <label>
+              Compare for
+              <select
+                value={draft.adapter ?? about.adapter}
+                onChange={({ currentTarget: { value } }) =>
+                  setDraft({ ...draft, adapter: value === about.adapter ? null : value })
+                }
+              >
+                {about.adapters.map((each) => (
+                  <option key={each} value={each}>
+                    {adapterText(each)}
+                  </option>
+                ))}
+              </select>
+            </label>
+          )}
           <label class="tick">
             <input
               type="checkbox"
