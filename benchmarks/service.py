@@ -26,6 +26,7 @@ from common import DATA, header, table, write_json
 from resight.search.collection import Collection
 from resight.search.examples import Example, ReadExample
 from resight.server.describing import TOGETHER
+from resight.server.settings import ranking_threads
 
 _TOP = 100
 # The service has no setting for how many pictures are described together: only measuring wants another number.
@@ -75,7 +76,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="rootsift-asmk")
     parser.add_argument("--side", type=int, default=1024, help="of the collection's photos, at most")
     parser.add_argument("--collections", type=Path, required=True, help="folder that keeps what was indexed")
-    parser.add_argument("--workers", type=int, default=8, help="searches that the service ranks at the same time")
+    parser.add_argument(
+        "--workers", type=int, default=ranking_threads(), help="searches that the service ranks at the same time"
+    )
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
     options = parser.parse_args(arguments)
     queries = photos.originals(options.queries)
@@ -198,7 +201,9 @@ def memory(process: psutil.Process) -> Iterator[list[int]]:
     def watch() -> None:
         while not ended.is_set():
             now = process.memory_full_info()
-            most[:] = max(most[0], now.rss), max(most[1], now.uss)
+            # Linux counts files that a process alone has mapped as its own (uss).
+            own = now.rss - now.shared if hasattr(now, "shared") else now.uss
+            most[:] = max(most[0], now.rss), max(most[1], own)
             ended.wait(_EVERY)
 
     thread = threading.Thread(target=watch)

@@ -61,8 +61,15 @@ def serve(
         typer.Option("--timeout", envvar="RESIGHT_TIMEOUT", min=0.1, metavar="SECONDS", help="What a search may take."),
     ] = 60.0,
     workers: Annotated[
-        int, typer.Option("--workers", envvar="RESIGHT_WORKERS", min=1, metavar="N", help="Searches at the same time.")
-    ] = 8,
+        int | None,
+        typer.Option(
+            "--workers",
+            envvar="RESIGHT_WORKERS",
+            min=1,
+            metavar="N",
+            help="Searches at the same time; by default as many as cores, but two.",
+        ),
+    ] = None,
     upload: Annotated[
         int, typer.Option("--upload", min=1, metavar="MIB", help="Most bytes of an uploaded picture, in MiB.")
     ] = 64,
@@ -104,7 +111,7 @@ def serve(
         raise QueryError(f"--photos {missing[0]}: there is no such folder")
     try:
         from resight.server.run import serve as serve_http
-        from resight.server.settings import MIB, Settings, needs_token
+        from resight.server.settings import MIB, Settings, needs_token, ranking_threads
     except ModuleNotFoundError as error:
         raise RecipeError(f"serving needs {error.name}: pip install 'resight[serve]'") from error
     if token is None and needs_token(host, public):
@@ -117,7 +124,7 @@ def serve(
         write=write,
         photos=tuple(folder.absolute() for folder in photos or ()),
         timeout=timeout,
-        workers=workers,
+        workers=workers or ranking_threads(),
         upload_bytes=upload * MIB,
         state=state,
     )

@@ -1,6 +1,7 @@
 """What a service is told when it starts; no request can change it."""
 
 import ipaddress
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -8,6 +9,11 @@ from urllib.parse import urlsplit
 from resight.errors import ResightError
 
 MIB = 1024**2
+
+
+def ranking_threads() -> int:
+    """As many as there are cores, since more hinder each other; two at least: a slow search shall not stop the rest."""
+    return max(2, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True)
@@ -18,8 +24,7 @@ class Settings:
     public: the address, such as https://photos.example.org, at which a proxy makes it reachable; needs a token too.
     write: whether images can be added and removed, and decisions kept. photos: folders from which they may be added.
     timeout: seconds that a search may take from the moment it is asked for. workers: searches that rank at the same
-        time, more than there are cores, so that each user sees first results soon. waiting: searches that may wait;
-        more are refused.
+        time. waiting: searches that may wait; more are refused.
     upload_bytes, upload_pixels: of one picture. state: folder for queries, thumbnails and requests; None: in the
         user's cache. state_bytes: of kept queries, above which the oldest go.
     """
@@ -31,7 +36,7 @@ class Settings:
     write: bool = False
     photos: tuple[Path, ...] = ()
     timeout: float = 60.0
-    workers: int = 8
+    workers: int = field(default_factory=ranking_threads)
     waiting: int = 64
     upload_bytes: int = 64 * MIB
     upload_pixels: int = 100_000_000
