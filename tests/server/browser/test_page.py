@@ -219,6 +219,10 @@ def test_vectors_are_compared_for_what_is_looked_for(serve, open_page, photos, t
     page = open_page(at=serve(tmp_path / "collection"))
     search_with(page, photos / "chelsea-1.png")
     assert [one["score"] for one in found(page)["results"]] == pytest.approx(wanted["joint"].tolist(), abs=1e-6)
+    page.get_by_role("heading", name="The 12 most alike pictures").wait_for()  # the recipe cannot tell matches
+    page.get_by_role("link", name="chelsea-2.jpg").click()
+    page.get_by_text("alike. Ranked by likeness alone").wait_for()
+    page.keyboard.press("Escape")
     page.get_by_text("Where to look").click()
     assert page.get_by_label("Compare for").input_value() == "joint"
     page.get_by_label("Compare for").select_option("goods")

@@ -81,7 +81,7 @@ export function MatchView({ search, results, image, examples, calibrated, onOpen
           {result && (
             <p>
               <b class={result.accepted ? "score" : "score low"}>{scoreText(result.score, calibrated)}</b>{" "}
-              {result.accepted ? "match" : "not accepted"}
+              {search.threshold === null ? "alike" : result.accepted ? "match" : "not accepted"}
               {evidence && `, ${evidence.inliers} of ${many(evidence.matches, "matched point")} agree`}
               {match && !evidence && ". Ranked by likeness alone: its points were not compared."}
               {match && evidence && !aligned && ". Too few to lay one picture over the other."}

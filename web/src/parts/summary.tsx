@@ -17,18 +17,20 @@ interface SummaryProps {
 /** What was found, in words: while it is searched for, when it is there, and what to try when it is not. */
 export function Summary({ about, id, followed, running, calibrated }: SummaryProps) {
   const { search, results, checked, error } = followed;
-  const accepted = search?.accepted ?? results.filter((result) => result.accepted).length;
+  // A recipe that cannot tell matches "accepts" all that it ranks.
+  const tells = (search?.state === "done" ? search : about).threshold !== null;
+  const accepted = tells ? (search?.accepted ?? results.filter((result) => result.accepted).length) : 0;
   const said = error
     ? ""
     : running
-      ? `Searching ${many(about.images, "picture")}${checked ? `: ${checked} checked, ${many(accepted, "match", "matches")}` : " …"}`
+      ? `Searching ${many(about.images, "picture")}${checked ? `: ${checked} checked${tells ? `, ${many(accepted, "match", "matches")}` : ""}` : " …"}`
       : !search
         ? "Draw a box if only a part matters, then search."
         : search.state === "cancelled"
           ? "Stopped."
           : accepted
             ? `Found in ${many(accepted, "picture")}`
-            : search.threshold === null && results.length
+            : !tells && results.length
               ? `The ${many(results.length, "most alike picture")}`
               : "Nothing found";
   const heading = useRef<HTMLHeadingElement>(null);
@@ -45,7 +47,7 @@ export function Summary({ about, id, followed, running, calibrated }: SummaryPro
       <h1
         ref={heading}
         tabIndex={-1}
-        class={!running && search?.state === "done" && !accepted && search.threshold !== null ? "nothing" : ""}
+        class={!running && search?.state === "done" && !accepted && tells ? "nothing" : ""}
       >
         {said}
       </h1>
