@@ -153,6 +153,16 @@ def test_a_search_has_its_time_and_no_more(serve, indexed, held):
     assert (ended["state"], ended["error"]["code"]) == ("failed", "timeout") and len(begun) <= 1
 
 
+def test_who_comes_to_share_a_search_has_as_much_time_as_any(serve, indexed, held):
+    found = serve(indexed, timeout=2)
+    name = start(found).json()["search"]
+    time.sleep(1.2)
+    assert start(found).json()["search"] == name
+    time.sleep(1.2)
+    held[0].set()
+    assert found.wait(name)["state"] == "done"
+
+
 def test_the_queue_is_bounded_and_says_when_to_come_again(serve, indexed, held):
     found = serve(indexed, workers=1, waiting=2)
     answers = [start(found, top=top) for top in (1, 2, 3, 4)]

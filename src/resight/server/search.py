@@ -17,8 +17,8 @@ class Ended(Exception):
 
 @dataclass(eq=False)
 class Search:
-    """One search. began: by the monotonic clock; waited: in seconds. ranking and timing are there when it is done; the
-    error and its HTTP status, when it failed.
+    """One search. began, until: when, by the monotonic clock, it was asked for and has had its time. waited: seconds.
+    ranking and timing are there when it is done; the error and its HTTP status, when it failed.
 
     It ends once, whatever thread says so first: those that still work for it find out by ``check``.
     """
@@ -29,6 +29,7 @@ class Search:
     feed: Feed = field(default_factory=Feed)
     state: SearchState = "waiting"
     holders: int = 1
+    until: float = 0.0
     waited: float = 0.0
     ranking: Ranking | None = None
     timing: Timing | None = None

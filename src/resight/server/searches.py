@@ -70,6 +70,7 @@ class Searches:
             if known is not None and known.state not in ("failed", "cancelled"):
                 self._known.move_to_end(known.id)
                 known.holders += 1
+                self._end_in_time(known)  # who comes to share it has as much time as any
                 return known
             search = self._admit(f"s{opaque(secrets.token_bytes(16))}", request)
             self._shared[key] = search.id
@@ -125,6 +126,7 @@ class Searches:
         if open_ >= self._settings.waiting + self._settings.workers:
             raise Refused(503, "busy", "too many searches wait already; ask again in a moment", limits.RETRY)
         search = Search(name, request, time.monotonic())
+        self._end_in_time(search)
         self._known[name] = search
         ended = [other.id for other in self._known.values() if other.ended]
         for old in ended[: max(0, len(ended) - _KEPT)]:
@@ -133,14 +135,18 @@ class Searches:
         return search
 
     def _submit(self, search: Search) -> None:
-        self._due.put((search.began + self._settings.timeout, weakref.ref(search)))
         self._describing.submit(search, lambda: self._readers.searchable()[0])
+
+    def _end_in_time(self, search: Search) -> None:
+        """It may take as long as any, from now on; with the lock held, so that what is due stays in order."""
+        search.until = time.monotonic() + self._settings.timeout
+        self._due.put((search.until, weakref.ref(search)))
 
     def _end_late_ones(self) -> None:
         """End searches at the end of their time, whatever they wait for or do; all have as much, so in their order."""
         while (due := self._due.get()) is not None:
             self._closing.wait(min(max(0.0, due[0] - time.monotonic()), threading.TIMEOUT_MAX))
-            if (search := due[1]()) is not None:
+            if (search := due[1]()) is not None and due[0] >= search.until:
                 search.fail(_late())
             del search  # while the next is waited for, it would be kept with all its results
 
