@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from resight.errors import ResightError
 from resight.evaluation.forms import FORMATS, READERS, WRITERS, Format, Line, Ranked, written
 from resight.evaluation.labelled import Box, LabelledSet
-from resight.files import replacing
+from resight.files import writing
 from resight.parsing import load_array
 
 Question = tuple[str, Box | None]  # a query's path and box
@@ -102,19 +102,16 @@ def write_rankings(
     """
     file = Path(file)
     chosen = format_of(file, form)
-    try:
-        with replacing(file) as partial:
-            if chosen == "ranks":
-                ranks = _array([found.get(question) for question in questions(labelled)])
-                with partial.open("wb") as binary:
-                    np.save(binary, ranks, allow_pickle=False)
-            else:
-                query_names(labelled)
-                pairs = [(question[0], found[question]) for question in questions(labelled) if question in found]
-                with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
-                    WRITERS[chosen](stream, pairs, labelled.database, file)
-    except OSError as error:
-        raise ResightError(f"cannot write {file}: {error.strerror}; name a file in a writable folder") from error
+    with writing(file) as partial:
+        if chosen == "ranks":
+            ranks = _array([found.get(question) for question in questions(labelled)])
+            with partial.open("wb") as binary:
+                np.save(binary, ranks, allow_pickle=False)
+        else:
+            query_names(labelled)
+            pairs = [(question[0], found[question]) for question in questions(labelled) if question in found]
+            with partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
+                WRITERS[chosen](stream, pairs, labelled.database, file)
 
 
 def query_names(labelled: LabelledSet) -> list[str]:

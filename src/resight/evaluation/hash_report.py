@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from resight.errors import ResightError
 from resight.evaluation.plot import Series, plot
 from resight.evaluation.table import align
+from resight.files import writing
 
 _LEAK = 0.01  # share of the photos from which on the figures are distrusted
 
@@ -98,7 +98,5 @@ class HashReport:
 
     def write_plot(self, path: Path) -> None:
         """Write the plot. Raises ResightError where that fails."""
-        try:
-            path.write_text(self.plot(), encoding="utf-8")
-        except OSError as error:
-            raise ResightError(f"{path}: cannot be written: {error.strerror or error}") from error
+        with writing(path) as partial:
+            partial.write_text(self.plot(), encoding="utf-8")

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from resight.errors import ResightError
 from resight.evaluation.check_recipes import Checked
 from resight.evaluation.plot import markdown
-from resight.files import replacing
+from resight.files import replacing, writing
 from resight.parsing import parse_json
 
 _FORMAT, _VERSION = "resight-leaderboard", 2
@@ -90,12 +90,8 @@ class Leaderboard:
 
     def write_page(self, file: Path, note: str = "") -> None:
         """Write the page to a file, whole or not at all. Raises ResightError where it cannot be written."""
-        try:
-            _replace(file, self.page(note))
-        except OSError as error:
-            raise ResightError(
-                f"cannot write {file}: {error.strerror or error}; name a file in a writable folder"
-            ) from error
+        with writing(file) as partial:
+            partial.write_text(self.page(note), encoding="utf-8", newline="")
 
     def write(self, into: Path) -> None:
         """Write leaderboard.md, results.csv and results.json into a folder, each whole or not at all.

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from resight.errors import ImageError, ResightError
+from resight.errors import ImageError
 from resight.evaluation.report import Report, Result, Row
 from resight.evaluation.table import acceptance_table, cost_lines, protocol_lines, ranking_table
+from resight.files import writing
 from resight.images.apart import read_image_apart
 from resight.search.html import escape, gone, head, pairs, picture, table
 
@@ -34,12 +35,8 @@ def write_page(report: Report, path: str | Path, worst: int = 12, best: int = 6)
     picture.
     Raises ResightError if the file cannot be written.
     """
-    path = Path(path)
-    try:
-        with path.open("w", encoding="utf-8", errors="replace") as file:
-            file.writelines(_page(report, worst, best))
-    except OSError as error:
-        raise ResightError(f"cannot write {path}: {error.strerror}; name a file in a writable folder") from error
+    with writing(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(_page(report, worst, best))
 
 
 def _page(report: Report, worst: int, best: int) -> Iterator[str]:

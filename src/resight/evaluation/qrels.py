@@ -9,6 +9,7 @@ from resight.errors import GroundTruthError, ResightError
 from resight.evaluation.exchange import lookup, query_names
 from resight.evaluation.forms import written
 from resight.evaluation.labelled import LabelledSet, Query
+from resight.files import writing
 
 _RELEVANCE = re.compile(r"-?[0-9]{1,9}")
 
@@ -27,10 +28,8 @@ def write_qrels(file: str | Path, labelled: LabelledSet) -> None:
         for relevance, paths in ((1, query.positives), (-1, query.junk))
         for path in sorted(paths)
     ]
-    try:
-        Path(file).write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise ResightError(f"cannot write {file}: {error.strerror}; name a file in a writable folder") from error
+    with writing(Path(file)) as partial:
+        partial.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 
 def with_qrels(labelled: LabelledSet, file: str | Path) -> LabelledSet:

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from resight.errors import ImageError, ResightError
+from resight.errors import ImageError
+from resight.files import writing
 from resight.images.apart import read_image_apart
 from resight.images.read import read_image
 from resight.robustness.attack_study import AttackStudy, Shown
@@ -18,10 +19,8 @@ _GAIN = 16  # how often the altered part of a picture is shown enlarged about mi
 
 def write_attack_page(study: AttackStudy, path: Path) -> None:
     """Write the page, replacing what is there. Raises ResightError where it cannot be written."""
-    try:
-        path.write_text("".join(_page(study)), encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ResightError(f"cannot write {path}: {error.strerror}; name a folder that can be written to") from error
+    with writing(path) as partial:
+        partial.write_text("".join(_page(study)), encoding="utf-8", errors="replace")
 
 
 def _page(study: AttackStudy) -> Iterator[str]:

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resight.errors import ResightError
 from resight.evaluation.plot import Series, markdown, plot
 from resight.evaluation.study_files import write_study
 from resight.evaluation.table import Table
+from resight.files import writing
 from resight.search.html import escape, head, pairs, table
 
 
@@ -97,12 +97,8 @@ class JointStudy:
             protocol=self.protocol,
             warnings=self.warnings,
         )
-        try:
-            (into / "report.html").write_text(self._page(), encoding="utf-8", errors="replace")
-        except OSError as error:
-            raise ResightError(
-                f"cannot write {into / 'report.html'}: {error.strerror}; name a folder that can be written to"
-            ) from error
+        with writing(into / "report.html") as partial:
+            partial.write_text(self._page(), encoding="utf-8", errors="replace")
 
     def _page(self) -> str:
         told = "".join(f"<p><b>{escape(warning)}</b></p>\n" for warning in self.warnings)

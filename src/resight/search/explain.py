@@ -14,8 +14,9 @@ import PIL.ImageFont
 from numpy.typing import NDArray
 
 from resight.describe.describer import Describer
-from resight.errors import CollectionError, ImageError, QueryError, RecipeError, ResightError
+from resight.errors import CollectionError, ImageError, QueryError, RecipeError
 from resight.features.fusion import fuse
+from resight.files import writing
 from resight.geometry.boxes import Box
 from resight.images.apart import read_image_apart
 from resight.images.image import Image
@@ -151,10 +152,8 @@ def write_explanation(path: str | Path, sides: list[Side], evidence: Evidence | 
     """
     path = check_target(path)
     data = _png(sides) if path.suffix.lower() == ".png" else "".join(_page(sides, evidence)).encode(errors="replace")
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise ResightError(f"cannot write {path}: {error.strerror}; name a file in a writable folder") from error
+    with writing(path) as partial:
+        partial.write_bytes(data)
 
 
 def check_target(path: str | Path) -> Path:

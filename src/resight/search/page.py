@@ -10,7 +10,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resight.errors import ImageError, ResightError
+from resight.errors import ImageError
+from resight.files import writing
 from resight.images.apart import read_image_apart
 from resight.images.image import Image
 from resight.search.drawing import SIDE, Box, Pane, define, overlay, pair, query_box
@@ -60,12 +61,8 @@ def write_results_page(path: str | Path, collection: "Collection", results: Sequ
     Memory is bounded by one result's pictures. Where a picture is gone or has changed since it was indexed,
     the page says so in its place. Raises ResightError if the file cannot be written.
     """
-    path = Path(path)
-    try:
-        with path.open("w", encoding="utf-8", errors="replace") as file:
-            file.writelines(_page(collection, results))
-    except OSError as error:
-        raise ResightError(f"cannot write {path}: {error.strerror}; name a file in a writable folder") from error
+    with writing(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
+        file.writelines(_page(collection, results))
 
 
 def _page(collection: "Collection", results: Sequence[QueryResult]) -> Iterator[str]:
