@@ -1,6 +1,7 @@
 """An adapter chosen at query time against a collection indexed anew with it as the recipe's whitening."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +176,12 @@ def test_what_does_not_go_with_it_says_so(made, photos, tmp_path):
         collection.adapter = "goods"
         with pytest.raises(CollectionError, match="learned of other vectors"):
             collection.search(3)
+    Path(adapted.adapters.files["joint"]).unlink()
+    with Collection.open(tmp_path / "c") as collection:  # one whose file is gone is in nobody else's way
+        with pytest.raises(RecipeError, match="joint"):
+            collection.search(3)
+        collection.adapter = "none"
+        assert collection.search(3).ids[0] == 3
     from resight.cluster.indexing import check_recipe
 
     with pytest.raises(CollectionError, match="not done in shards"):

@@ -119,7 +119,6 @@ class Searcher:
 
     _heard: Heard | None = None
     _adapter: str = NONE
-    _projection: Projection | None = None
 
     def __init__(
         self,
@@ -139,7 +138,6 @@ class Searcher:
         self._by_adapter: dict[str, Searcher] = {}
         if self.recipe.adapters is not None:
             self._adapter = self.recipe.adapters.default
-            self._projection = load_adapter(self.recipe, self._adapter, store)
             self._by_adapter[self._adapter] = self
         self._whole: Searcher | None = None  # of which this is a part, and which of its positions are here
         self._rows = np.arange(len(self.snapshot))
@@ -175,13 +173,17 @@ class Searcher:
         if self._whole is not None:
             raise ValueError("choose the adapter before some of the images")
         if (made := self._by_adapter.get(name)) is None:
-            projection = load_adapter(self.recipe, name, self._store)
             made = copy(self)
-            made._adapter, made._projection = name, projection
-            for of in _OF_VECTORS:
+            for of in (*_OF_VECTORS, "_projection"):
                 made.__dict__.pop(of, None)
+            made._adapter = name
             self._by_adapter[name] = made
         return made
+
+    @cached_property
+    def _projection(self) -> Projection | None:
+        """The adapter, if any; read when it is first needed, so that others serve where its file is gone."""
+        return load_adapter(self.recipe, self._adapter, self._store)
 
     @cached_property
     def _adapted(self) -> Adapted | None:
