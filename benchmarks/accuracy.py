@@ -50,7 +50,7 @@ class Result:
 
     calibrated: whether the system says which results are matches. comparisons, describe, filter, verify: descriptor
     comparisons and seconds, mean a query. work: comparisons ÷ those of brute force, None where that did not run.
-    images_per_second: described by one process, with reading; bytes_per_image: of the collection. None of no recipe.
+    images_per_second: described, by processor time; bytes_per_image: of the collection. None where there is no recipe.
     """
 
     set: str
@@ -174,13 +174,13 @@ def run_recipe(
 
 
 def described_per_second(describer: Describer, images: Sequence[Path]) -> float:
-    """Images a second, of a few spread over the set, read and described one by one after one that is not counted."""
+    """Images a second of processor time, with reading, of a few spread over the set; after one that is not counted."""
     few = images[:: max(1, len(images) // _TIMED)][:_TIMED]
     describer.describe(few[0])
-    began = time.perf_counter()
+    began = time.process_time()
     for image in few:
         describer.describe(image)
-    return len(few) / (time.perf_counter() - began)
+    return len(few) / (time.process_time() - began)
 
 
 def render(results: Sequence[Result]) -> str:
