@@ -179,7 +179,7 @@ def test_table_json_and_plot(described, tmp_path):
     texts = [text.text for text in root.iter(f"{SVG}text")]
     assert {"8", "16", "lsh, Hamming", "lsh, asymmetric", "itq, Hamming", "vectors", "bits"} <= set(texts)
     assert len(list(root.iter(f"{SVG}polyline"))) == 2 * 5  # five series, each also in the legend
-    with pytest.raises(ResightError, match=r"none/p\.svg: cannot be written"):
+    with pytest.raises(ResightError, match=r"cannot write .*none/p\.svg"):
         report.write_plot(tmp_path / "none/p.svg")
 
 

@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import faiss
+from forked import without_threads
 
 Tell = Callable[[str], None]
 Job = Callable[[Tell], None]
@@ -94,8 +94,7 @@ def _work(job: Job, writing: int, at_event: int | None, strike: Callable[[], Non
     try:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        # Threads of OpenMP, which a benchmark's test may have begun, are not there after a fork, and are waited for.
-        faiss.omp_set_num_threads(1)
+        without_threads()
         tell = _teller(writing)
         if at_event is not None:
             _count(at_event, strike)

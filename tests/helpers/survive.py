@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from forked import without_threads
+
 from resight.processes import bound_memory
 
 T = TypeVar("T")
@@ -70,6 +72,7 @@ def _attempt_all(
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         bound_memory(memory)
+        without_threads()
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # where libtiff and others complain
         with os.fdopen(writing, "w", encoding="utf-8") as lines:
             for number in range(first, len(trials)):
