@@ -13,13 +13,8 @@ from resight.errors import ResightError
 def replacing(path: Path) -> Iterator[Path]:
     """The name of a new file beside ``path`` to write, which takes its place at the end.
 
-    Until then, and where an error comes first, there is what was there before. What a link leads to is replaced, not
-    the link; what is no file, such as /dev/stdout, is written to itself. Raises OSError where it cannot be.
+    Until then, and where an error comes first, there is what was there before. Raises OSError where it cannot be.
     """
-    if path.exists() and not path.is_file():
-        yield path
-        return
-    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         yield temporary
@@ -29,11 +24,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[Path]:
-    """As ``replacing``, for a file that a user named. Raises ResightError where it cannot be written."""
+def output_file(path: Path) -> Iterator[Path]:
+    """As ``replacing``, for a file that a user named.
+
+    What a link leads to is replaced, not the link; what is no file, such as /dev/stdout, is written to itself.
+    Raises ResightError where it cannot be written.
+    """
     try:
-        with replacing(path) as partial:
-            yield partial
+        if path.exists() and not path.is_file():
+            yield path
+        else:
+            with replacing(Path(os.path.realpath(path))) as partial:
+                yield partial
     except OSError as error:
         raise ResightError(
             f"cannot write {path}: {error.strerror or error}; name a file in a writable folder"

@@ -11,6 +11,7 @@ import pytest
 from resight.search.collection import Collection
 from resight.search.searcher import Searcher
 from resight.server.problems import Refused
+from resight.server.settings import Settings
 
 ASKED = {"examples": [{"image": 1}], "top": 12}
 
@@ -189,6 +190,12 @@ def test_a_slow_search_does_not_hold_up_the_others(serve, indexed, monkeypatch):
     assert found.http.get(f"/v1/searches/{stuck}").json()["state"] == "running"
     go.set()
     assert found.wait(stuck)["state"] == "done"
+
+
+def test_as_many_searches_rank_as_there_are_cores_but_two(monkeypatch):
+    for cores, workers in ((None, 2), (1, 2), (6, 6)):
+        monkeypatch.setattr("os.cpu_count", lambda cores=cores: cores)
+        assert Settings().workers == workers
 
 
 def test_metrics_count_what_was_done(serve, indexed):

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from resight.errors import ResightError
 from resight.evaluation.forms import FORMATS, READERS, WRITERS, Format, Line, Ranked, written
 from resight.evaluation.labelled import Box, LabelledSet
-from resight.files import writing
+from resight.files import output_file
 from resight.parsing import load_array
 
 Question = tuple[str, Box | None]  # a query's path and box
@@ -102,7 +102,7 @@ def write_rankings(
     """
     file = Path(file)
     chosen = format_of(file, form)
-    with writing(file) as partial:
+    with output_file(file) as partial:
         if chosen == "ranks":
             ranks = _array([found.get(question) for question in questions(labelled)])
             with partial.open("wb") as binary:

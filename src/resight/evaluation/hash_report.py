@@ -8,7 +8,7 @@ from pathlib import Path
 
 from resight.evaluation.plot import Series, plot
 from resight.evaluation.table import align
-from resight.files import writing
+from resight.files import output_file
 
 _LEAK = 0.01  # share of the photos from which on the figures are distrusted
 
@@ -98,5 +98,5 @@ class HashReport:
 
     def write_plot(self, path: Path) -> None:
         """Write the plot. Raises ResightError where that fails."""
-        with writing(path) as partial:
+        with output_file(path) as partial:
             partial.write_text(self.plot(), encoding="utf-8")

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from resight.errors import ResightError
 from resight.evaluation.check_recipes import Checked
 from resight.evaluation.plot import markdown
-from resight.files import replacing, writing
+from resight.files import output_file, replacing
 from resight.parsing import parse_json
 
 _FORMAT, _VERSION = "resight-leaderboard", 2
@@ -90,7 +90,7 @@ class Leaderboard:
 
     def write_page(self, file: Path, note: str = "") -> None:
         """Write the page to a file, whole or not at all. Raises ResightError where it cannot be written."""
-        with writing(file) as partial:
+        with output_file(file) as partial:
             partial.write_text(self.page(note), encoding="utf-8", newline="")
 
     def write(self, into: Path) -> None:

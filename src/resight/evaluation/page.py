@@ -7,7 +7,7 @@ from pathlib import Path
 from resight.errors import ImageError
 from resight.evaluation.report import Report, Result, Row
 from resight.evaluation.table import acceptance_table, cost_lines, protocol_lines, ranking_table
-from resight.files import writing
+from resight.files import output_file
 from resight.images.apart import read_image_apart
 from resight.search.html import escape, gone, head, pairs, picture, table
 
@@ -35,7 +35,7 @@ def write_page(report: Report, path: str | Path, worst: int = 12, best: int = 6)
     picture.
     Raises ResightError if the file cannot be written.
     """
-    with writing(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
+    with output_file(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(_page(report, worst, best))
 
 

@@ -9,7 +9,7 @@ from resight.errors import GroundTruthError, ResightError
 from resight.evaluation.exchange import lookup, query_names
 from resight.evaluation.forms import written
 from resight.evaluation.labelled import LabelledSet, Query
-from resight.files import writing
+from resight.files import output_file
 
 _RELEVANCE = re.compile(r"-?[0-9]{1,9}")
 
@@ -28,7 +28,7 @@ def write_qrels(file: str | Path, labelled: LabelledSet) -> None:
         for relevance, paths in ((1, query.positives), (-1, query.junk))
         for path in sorted(paths)
     ]
-    with writing(Path(file)) as partial:
+    with output_file(Path(file)) as partial:
         partial.write_text("".join(lines), encoding="utf-8", errors="surrogateescape")
 
 

@@ -16,7 +16,7 @@ from resight.evaluation.exchange import lookup, query_names, questions
 from resight.evaluation.labelled import LabelledSet, Query, with_distractors
 from resight.evaluation.objects import objects
 from resight.evaluation.protocol import ask, ids_of, opened
-from resight.files import writing
+from resight.files import output_file
 from resight.recipes.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -148,7 +148,10 @@ def write_set_predictions(predictions: Mapping[str, Prediction], file: Path) -> 
 
     Raises ResightError where the file cannot be written.
     """
-    with writing(file) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines:
+    with (
+        output_file(file) as partial,
+        partial.open("w", encoding="utf-8", errors="surrogateescape", newline="") as lines,
+    ):
         table = csv.writer(lines, lineterminator="\n")
         table.writerow(_COLUMNS)
         table.writerows((query, p.label, repr(p.confidence)) for query, p in predictions.items())

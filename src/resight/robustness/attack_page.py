@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from resight.errors import ImageError
-from resight.files import writing
+from resight.files import output_file
 from resight.images.apart import read_image_apart
 from resight.images.read import read_image
 from resight.robustness.attack_study import AttackStudy, Shown
@@ -19,7 +19,7 @@ _GAIN = 16  # how often the altered part of a picture is shown enlarged about mi
 
 def write_attack_page(study: AttackStudy, path: Path) -> None:
     """Write the page, replacing what is there. Raises ResightError where it cannot be written."""
-    with writing(path) as partial:
+    with output_file(path) as partial:
         partial.write_text("".join(_page(study)), encoding="utf-8", errors="replace")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from resight.evaluation.plot import Series, markdown, plot
 from resight.evaluation.study_files import write_study
 from resight.evaluation.table import Table
-from resight.files import writing
+from resight.files import output_file
 from resight.search.html import escape, head, pairs, table
 
 
@@ -97,7 +97,7 @@ class JointStudy:
             protocol=self.protocol,
             warnings=self.warnings,
         )
-        with writing(into / "report.html") as partial:
+        with output_file(into / "report.html") as partial:
             partial.write_text(self._page(), encoding="utf-8", errors="replace")
 
     def _page(self) -> str:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from resight.describe.describer import Describer
 from resight.errors import CollectionError, ImageError, QueryError, RecipeError
 from resight.features.fusion import fuse
-from resight.files import writing
+from resight.files import output_file
 from resight.geometry.boxes import Box
 from resight.images.apart import read_image_apart
 from resight.images.image import Image
@@ -152,7 +152,7 @@ def write_explanation(path: str | Path, sides: list[Side], evidence: Evidence | 
     """
     path = check_target(path)
     data = _png(sides) if path.suffix.lower() == ".png" else "".join(_page(sides, evidence)).encode(errors="replace")
-    with writing(path) as partial:
+    with output_file(path) as partial:
         partial.write_bytes(data)
 
 

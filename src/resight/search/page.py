@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resight.errors import ImageError
-from resight.files import writing
+from resight.files import output_file
 from resight.images.apart import read_image_apart
 from resight.images.image import Image
 from resight.search.drawing import SIDE, Box, Pane, define, overlay, pair, query_box
@@ -61,7 +61,7 @@ def write_results_page(path: str | Path, collection: "Collection", results: Sequ
     Memory is bounded by one result's pictures. Where a picture is gone or has changed since it was indexed,
     the page says so in its place. Raises ResightError if the file cannot be written.
     """
-    with writing(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
+    with output_file(Path(path)) as partial, partial.open("w", encoding="utf-8", errors="replace") as file:
         file.writelines(_page(collection, results))
 
 

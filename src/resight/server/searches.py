@@ -70,7 +70,8 @@ class Searches:
             if known is not None and known.state not in ("failed", "cancelled"):
                 self._known.move_to_end(known.id)
                 known.holders += 1
-                self._end_in_time(known)  # who comes to share it has as much time as any
+                if not known.ended:
+                    self._end_in_time(known)  # who comes to share it has as much time as any
                 return known
             search = self._admit(f"s{opaque(secrets.token_bytes(16))}", request)
             self._shared[key] = search.id
