@@ -175,16 +175,18 @@ def test_the_queue_is_bounded_and_says_when_to_come_again(serve, indexed, held):
 
 
 def test_a_slow_search_does_not_hold_up_the_others(serve, indexed, monkeypatch):
-    go, verify = threading.Event(), Searcher.verify
+    begun, go, verify = threading.Event(), threading.Event(), Searcher.verify
 
     def slow(self, query, assigned, box, *rest, **more):
         if box is not None:
+            begun.set()
             assert go.wait(20)
         return verify(self, query, assigned, box, *rest, **more)
 
     monkeypatch.setattr(Searcher, "verify", slow)
     found = serve(indexed, workers=2)
     stuck = start(found, examples=[{"image": 1, "box": [0, 0, 100, 100]}]).json()["search"]
+    assert begun.wait(20)  # its picture is read by a process, which takes a while to begin
     for top in (1, 2, 3):
         assert found.wait(start(found, top=top).json()["search"])["state"] == "done"
     assert found.http.get(f"/v1/searches/{stuck}").json()["state"] == "running"
