@@ -81,6 +81,7 @@ def test_dbscan_does_not_depend_on_blocks_and_says_where_it_finds_nothing(monkey
     x, _ = crowds(1, noise=0.12)
     whole = dbscan_labels(x, 0.4, 3)
     monkeypatch.setattr("resight.learning.unlabelled.clusters._BLOCK", 13)
+    monkeypatch.setattr("resight.learning.unlabelled.clusters._PART", 17)
     np.testing.assert_array_equal(dbscan_labels(x, 0.4, 3), whole)
     monkeypatch.setattr("resight.learning.unlabelled.clusters._NEIGHBOURS", 20)
     with pytest.raises(RecipeError, match="smaller distance"):

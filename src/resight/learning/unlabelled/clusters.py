@@ -3,7 +3,7 @@
 import faiss
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import block_array, coo_array, csr_array, eye_array
+from scipy.sparse import block_array, coo_array, csr_array, eye_array, vstack
 from scipy.sparse.csgraph import connected_components, min_weight_full_bipartite_matching
 
 from resight.errors import RecipeError
@@ -11,7 +11,7 @@ from resight.search.rerank.neighbours import nearest, without
 
 Labels = NDArray[np.int64]
 _BLOCK = 1024  # photos compared with all others at a time
-_DISTANCES = 1 << 24  # of a block, at most
+_PART = 1 << 14  # photos that they are compared with at a time, where what is near is found: 0.2 GB of distances
 _NEIGHBOURS = 200  # of a photo on average, at most: 1.1 GB for 100,000 photos
 _SAMPLE = 1000  # photos whose nearest ones say what is near
 _COPIES = 1e-3  # a distance below which photos are copies
@@ -97,6 +97,38 @@ def usual_distance(x: NDArray[np.float32]) -> float:
     return max(float(np.median(np.sqrt(np.maximum(2 - 2 * similarity[others], 0)))), _COPIES)
 
 
+def _within(points: NDArray[np.float32], distance: float) -> csr_array:
+    """N×N squared distances of each of N×D points to those within the distance, itself among them.
+
+    A block of points is searched in a part of them all at a time, so that no more than a part's distances are in memory
+    before it is known whether there are too many. Raises RecipeError as ``dbscan_labels``.
+    """
+    n = len(points)
+    parts = []
+    for start in range(0, n, _PART):
+        parts.append((start, faiss.IndexFlatL2(points.shape[1])))
+        parts[-1][1].add(points[start : start + _PART])
+    blocks, pairs = [], 0
+    for start in range(0, n, _BLOCK):
+        block = points[start : start + _BLOCK]
+        rows, columns, squares = [], [], []
+        for first, part in parts:
+            limits, apart, found = part.range_search(block, distance**2)
+            pairs += len(found)
+            if pairs > _NEIGHBOURS * n:
+                raise RecipeError(
+                    f"{n} photos have more than {_NEIGHBOURS} each within {distance:g}: choose a smaller distance "
+                    "(unlabelled.distance)"
+                )
+            ends = np.asarray(limits, np.int64)
+            rows.append(np.repeat(np.arange(len(block), dtype=np.int32), ends[1:] - ends[:-1]))
+            columns.append((found + first).astype(np.int32))
+            squares.append(apart)
+        places = (np.concatenate(rows), np.concatenate(columns))
+        blocks.append(coo_array((np.concatenate(squares), places), shape=(len(block), n)).tocsr())
+    return vstack(blocks, format="csr")
+
+
 def dbscan_labels(x: NDArray[np.float32], distance: float, least: int) -> Labels:
     """(N,) the dense region of each of N×D descriptors, −1 for none (Ester, Kriegel, Sander & Xu, KDD 1996).
 
@@ -105,25 +137,8 @@ def dbscan_labels(x: NDArray[np.float32], distance: float, least: int) -> Labels
     core. Pairs within the distance are in memory.
     Raises RecipeError where there are fewer than two regions, or more than 200 photos within the distance of each.
     """
-    n, points = len(x), np.ascontiguousarray(x, np.float32)
-    index = faiss.IndexFlatL2(points.shape[1])
-    index.add(points)
-    starts, columns, squares = np.zeros(n + 1, np.int64), [], []
-    together = max(1, min(_BLOCK, _DISTANCES // n))
-    for start in range(0, n, together):
-        limits, apart, found = index.range_search(points[start : start + together], distance**2)
-        starts[start + 1 : start + len(limits)] = starts[start] + np.asarray(limits, np.int64)[1:]
-        if starts[start + len(limits) - 1] > _NEIGHBOURS * n:
-            raise RecipeError(
-                f"{n} photos have more than {_NEIGHBOURS} each within {distance:g}: choose a smaller distance "
-                "(unlabelled.distance)"
-            )
-        squares.append(apart)
-        columns.append(found.astype(np.int32))
-    del index
-    # Of up to 200 neighbours of each photo nothing is held twice that need not be.
-    near = csr_array((np.concatenate(squares), np.concatenate(columns), starts), shape=(n, n))
-    del squares, columns
+    near = _within(np.ascontiguousarray(x, np.float32), distance)
+    n, starts = len(x), near.indptr
     core = np.diff(starts) >= least
     parts = connected_components(_among(near, core), directed=False)[1]
     labels = np.full(n, -1, np.int64)
