@@ -48,6 +48,23 @@ def test_all_adds_the_tail(resight):
     assert last.split(maxsplit=4) == ["3", "id:2", "0.100", "no", "/photos/two, too.jpg"]
 
 
+def test_the_score_of_a_match_is_the_users_choice(resight):
+    assert "1 match among" in resight("search", "c", "a.jpg", "--least", "0.8").stdout
+    assert "3 matches among" in resight("search", "c", "a.jpg", "--least", "0.1").stdout
+    strict = resight("search", "c", "a.jpg", "--least", "0.99", "--json")
+    answer = json.loads(strict.stdout)["queries"][0]
+    assert (strict.exit_code, answer["found"], answer["threshold"], answer["results"]) == (1, False, 0.99, [])
+    wrong = resight("search", "c", "a.jpg", "--least", "98")
+    assert wrong.exit_code == 2 and "as 0.9 for 90 %" in wrong.stderr
+
+
+def test_a_recipe_that_only_ranks_tells_matches_by_a_score_that_the_user_chooses(resight, fake):
+    fake.answers["a.jpg"] = Ranking(np.array([3, 1]), np.float32([41, 7]), (None, None), -np.inf, False)
+    heading, _, first = resight("search", "c", "a.jpg", "--least", "12").stdout.splitlines()
+    assert "1 match among" in heading and first.split()[:4] == ["1", "id:3", "41.000", "yes"]
+    assert resight("search", "c", "a.jpg", "--least", "50").exit_code == 1
+
+
 @pytest.mark.parametrize("form", [(), ("--json",), ("--csv",), ("--paths",), ("--all",)])
 def test_nothing_found_exits_with_1_in_every_form(resight, form):
     assert resight("search", "c", "none.jpg", *form).exit_code == 1

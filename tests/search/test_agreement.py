@@ -34,9 +34,9 @@ def test_a_ranking_knows_where_its_matches_stood(recipe):
     first = np.array([0, 1, 3, 4, 5, 7, 6, 2, 8, 9])
     ranking = calibrated_ranking(calibration, ids, inliers, similarity, {}, 1, first)
     assert (ranking.accepted, ranking.place, ranking.suspect) == (1, 6, True)  # whatever is left out at the end
-    assert ranking.top(0).place == 6
+    assert ranking.top(0).place == 6 and "only number 6:" in ranking.remark
     again = calibrated_ranking(calibration, ids, inliers, similarity, {}, None, np.roll(first, -3))
-    assert (again.place, again.suspect) == (3, False)
+    assert (again.place, again.suspect, again.remark) == (3, False, None)
     nothing = calibrated_ranking(calibration, ids, 0 * inliers, similarity, {}, None, first)
     assert (nothing.place, nothing.suspect) == (None, False)
     assert calibrated_ranking(calibration, ids, inliers, similarity, {}).place is None

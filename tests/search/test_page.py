@@ -237,6 +237,13 @@ def test_a_ranking_without_a_threshold_claims_no_match(write, photo):
     assert "The 1 most similar" in page.text and "1 match" not in page.text
 
 
+@pytest.mark.parametrize("place", [None, 2, 38])
+def test_a_suspect_query_is_told_of(write, photo, place):
+    judged = replace(ranking([0.9], [None]), place=place)
+    page = write(FakeCollection({1: photo}), result([], [], ranking=judged))
+    assert ("only number 38:" in page.text) == (place == 38)
+
+
 def test_hostile_names_stay_text(write, tmp_path):
     origin = str(tmp_path / "<script>alert('&\"').jpg")
     page = write(FakeCollection({1: origin}), result([0.9], [None], query="</title><script>x"))

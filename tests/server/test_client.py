@@ -46,7 +46,9 @@ def same_evidence(one, two):
 def same(one, two):
     np.testing.assert_array_equal(one.ids, two.ids)
     np.testing.assert_array_equal(one.scores, two.scores)
-    assert (one.threshold, one.calibrated, one.scores.dtype) == (two.threshold, two.calibrated, two.scores.dtype)
+    for name in ("threshold", "calibrated", "place"):
+        assert getattr(one, name) == getattr(two, name)
+    assert one.scores.dtype == two.scores.dtype
     for a, b in zip(one.evidence, two.evidence, strict=True):
         same_evidence(a, b)
 

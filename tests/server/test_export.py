@@ -29,6 +29,34 @@ def test_ranks_boxes_and_what_is_a_match_are_the_rankings_own(served, indexed):
         details = served.http.get(f"/v1/searches/{name}/results/{item['image']}").json()
         assert (details["accepted"], details["score"]) == (accepted, ranking.scores[rank - 1])
     assert (told["threshold"], told["found"]) == (ranking.threshold, True)
+    assert (told["filter_rank"], told["suspect"]) == (ranking.place, False)
+
+
+def test_from_which_score_on_is_the_askers_choice_everywhere(served, indexed):
+    found = served.http.post("/v1/searches?wait=30", json=ASKED).json()
+    name, scores = found["search"], [one["score"] for one in found["results"]]
+    least = (scores[found["accepted"]] + scores[found["accepted"] + 1]) / 2  # one more is a match
+    accepted = [score >= least for score in scores]
+    assert sum(accepted) == found["accepted"] + 1
+    base = f"/v1/searches/{name}"
+    told = served.http.get(base, params={"least": least}).json()
+    assert (told["accepted"], told["threshold"]) == (sum(accepted), least)
+    assert [one["accepted"] for one in told["results"]] == accepted and told["filter_rank"] is None
+    again = served.http.post("/v1/searches", json=ASKED, params={"wait": 30, "least": least}).json()
+    assert (again["search"], again["accepted"]) == (name, sum(accepted))
+    last = {"least": least}
+    assert served.http.get(f"{base}/results/{found['results'][sum(accepted) - 1]['image']}", params=last).json()[
+        "accepted"
+    ]
+    rows = csv.DictReader(io.StringIO(served.http.get(f"{base}/export", params={"format": "csv", **last}).text))
+    assert [row["accepted"] for row in rows] == [str(one) for one in accepted]
+    facts = served.http.get(f"{base}/export", params={"format": "json", **last}).json()
+    assert (facts["threshold"], [one["accepted"] for one in facts["results"]]) == (least, accepted)
+    assert f"{sum(accepted)} matches" in served.http.get(f"{base}/export", params={"format": "html", **last}).text
+    for wrong in (7, "nan", "much"):
+        refused = served.http.get(base, params={"least": wrong})
+        assert refused.status_code == 422, wrong
+    assert "from 0 to 1" in served.http.get(base, params={"least": 7}).json()["error"]["message"]
 
 
 def test_an_image_that_was_removed_since_is_left_out_or_without_a_path(serve, own):

@@ -1,4 +1,5 @@
-// Where the page is: `#/search/s1a2/7` is image 7 of a search's results, `#/browse/[…]` the pictures that fulfil filters.
+// Where the page is: `#/search/s1a2/7` is image 7 of a search's results, `#/search/s1a2?least=0.9` all of them where a
+// match has this score at least, `#/browse/[…]` the pictures that fulfil filters.
 // All that a link must keep is in the address.
 
 import { useEffect, useState } from "preact/hooks";
@@ -6,20 +7,23 @@ import { useEffect, useState } from "preact/hooks";
 import type { Where } from "./api";
 
 export type Place =
-  | { view: "search"; search: string | null; image: number | null }
+  | { view: "search"; search: string | null; image: number | null; least: number | null }
   | { view: "browse"; filters: Where[] }
   | { view: "duplicates" | "jobs" | "collection" };
 
 export function read(hash: string): Place {
-  const [view, first, second] = hash.replace(/^#\/?/, "").split("/");
+  const [path, query] = hash.replace(/^#\/?/, "").split("?");
+  const [view, first, second] = path!.split("/");
   if (view === "browse") return { view, filters: filtersOf(first ?? "") };
   if (view === "duplicates" || view === "jobs" || view === "collection") return { view };
   const image = second !== undefined && /^\d+$/.test(second) ? Number(second) : null;
-  return { view: "search", search: view === "search" && first && /^[\w-]+$/.test(first) ? first : null, image };
+  const search = view === "search" && first && /^[\w-]+$/.test(first) ? first : null;
+  const least = Number.parseFloat(new URLSearchParams(query).get("least") ?? "");
+  return { view: "search", search, image, least: Number.isFinite(least) ? least : null };
 }
 
-export const toSearch = (search: string, image?: number): string =>
-  `#/search/${search}${image === undefined ? "" : `/${image}`}`;
+export const toSearch = (search: string, least: number | null, image?: number): string =>
+  `#/search/${search}${image === undefined ? "" : `/${image}`}${least === null ? "" : `?least=${least}`}`;
 
 export const toBrowse = (filters: readonly Where[]): string =>
   filters.length ? `#/browse/${encodeURIComponent(JSON.stringify(filters))}` : "#/browse";

@@ -90,6 +90,9 @@ export interface Search {
   total: number | null;
   threshold: number | null;
   calibrated: boolean | null;
+  /** Where the filter has the first of the matches, and whether that is suspiciously late. */
+  filter_rank: number | null;
+  suspect: boolean | null;
   results: Result[];
   timing: { describe: number; filter: number; verify: number; waited: number } | null;
   error: { code: string; message: string } | null;
@@ -194,7 +197,7 @@ function send<T>(method: string, path: string, body: unknown, headers: Record<st
   });
 }
 
-function query(values: Record<string, string | number | null | undefined>): string {
+export function query(values: Record<string, string | number | null | undefined>): string {
   const given = Object.entries(values).filter(([, value]) => value != null && value !== "");
   return given.length ? "?" + new URLSearchParams(given.map(([k, v]) => [k, String(v)])) : "";
 }

@@ -1,6 +1,6 @@
 import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
-import { go, goSideways, toBrowse, toSearch, usePlace } from "./address";
+import { go, goSideways, read, toBrowse, toSearch, usePlace } from "./address";
 import { type Collection, type Entry, type Folder, type Key, search as getSearch, startSearch, upload } from "./api";
 import { type Draft, EMPTY, type Shown, draftOf, requestOf, same, shownEntry } from "./draft";
 import { howFar, isRunning, useJobs } from "./jobs";
@@ -52,8 +52,10 @@ export function Page({
     try {
       const { search } = await startSearch(requestOf(wanted));
       known.current = search;
-      if (location.hash === toSearch(search)) setTurn((old) => old + 1);
-      else go(toSearch(search));
+      const here = read(location.hash);
+      const least = here.view === "search" ? here.least : null;
+      if (location.hash === toSearch(search, least)) setTurn((old) => old + 1);
+      else go(toSearch(search, least));
     } catch (error) {
       setProblem(messageOf(error));
     } finally {
@@ -199,6 +201,7 @@ export function Page({
           search={id}
           turn={turn}
           image={place.image}
+          least={place.least}
           onRun={(wanted) => void run(wanted)}
           onFiles={(files, add) => void take(files, add)}
           onUse={use}

@@ -7,9 +7,9 @@ export const count = (value: number): string => value.toLocaleString("en");
 export const many = (value: number, one: string, more = `${one}s`): string =>
   `${count(value)} ${value === 1 ? one : more}`;
 
-/** A calibrated score as a percentage that never rounds to certainty, another as it is. */
+/** A calibrated score as a percentage that never rounds to certainty, another as it is: a cosine, or points. */
 export function scoreText(score: number, calibrated: boolean): string {
-  if (!calibrated) return score.toFixed(3);
+  if (!calibrated) return Number.isInteger(score) ? count(score) : score.toFixed(3);
   return score > 0.99 && score < 1 ? "> 99 %" : score < 0.01 && score > 0 ? "< 1 %" : `${Math.round(100 * score)} %`;
 }
 

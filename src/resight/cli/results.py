@@ -43,11 +43,8 @@ def table(collection: "Collection", outcomes: Iterable[Outcome], everything: boo
                 f"  the best has {measure} {ranking.scores[0]:.3f}, a match needs {ranking.threshold:.3f}; "
                 "--all shows it"
             )
-        if ranking.suspect:
-            output.line(
-                f"  suspect: by the filter the first of the matches is only number {ranking.place}: a hard view, or a "
-                "picture altered to mislead it"
-            )
+        if ranking.remark is not None:
+            output.line(f"  suspect: {ranking.remark}")
         if shown:
             example = ["example"] if outcome.further else []
             heading = ("rank", "id", measure, "match", "inliers", "box", *example, "path")

@@ -87,6 +87,14 @@ def search(
     exact: Annotated[
         bool, typer.Option("--exact", help="Compare all images, also where `resight tune` has built an index.")
     ] = False,
+    least: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SCORE",
+            help="A match has this probability at least, in place of the recipe's; or, with a recipe that only ranks, "
+            "this similarity.",
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Also show what is not accepted as a match.")] = False,
     json: Annotated[bool, typer.Option("--json", help="One JSON object with all the evidence.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="CSV with a heading.")] = False,
@@ -148,6 +156,8 @@ def search(
                 failed = True
                 output.note(f"{outcome.query}: {outcome.reason}")
             else:
+                if least is not None:
+                    outcome = replace(outcome, ranking=outcome.ranking.accepting(least))
                 found |= outcome.ranking.accepted > 0
                 if shards is not None and shards.missing:
                     failed |= not partial

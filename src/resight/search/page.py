@@ -111,6 +111,8 @@ def _section(collection: "Collection", result: QueryResult, number: int, embedde
             f"<p>None of the {len(collection):,} pictures shows the same thing with enough evidence. "
             f"A match needs a {_measure(ranking)} of {_score(ranking.threshold, ranking.calibrated)}{best}.</p>\n"
         )
+    if ranking.remark is not None:
+        yield f"<p>Suspect: {ranking.remark}.</p>\n"
     if result.box is not None:
         yield f"<p>Only this part: {', '.join(f'{v:g}' for v in result.box)}</p>\n"
     yield f"<p>{len(collection):,} pictures searched in {took:.2f} s</p></div>\n</div>\n"

@@ -1,10 +1,11 @@
 """A ranking and the evidence for its entries: immutable values; re-ranking maps a Ranking to a Ranking."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from resight.errors import QueryError
 from resight.search.agreement import is_suspect
 
 
@@ -78,6 +79,27 @@ class Ranking:
     def suspect(self) -> bool:
         """Whether what was verified and the filter's ranking disagree, as of a query altered to mislead the filter."""
         return is_suspect(self.place)
+
+    @property
+    def remark(self) -> str | None:
+        """What ``suspect`` means, in words; None where it is not so."""
+        if not self.suspect:
+            return None
+        return (
+            f"by the filter the first of the matches is only number {self.place}: a hard view, or a picture altered to "
+            "mislead it"
+        )
+
+    def accepting(self, least: float) -> "Ranking":
+        """The same, with ``least`` as the threshold. Where the filter has the first of other matches is not known.
+
+        Raises QueryError for a probability that is none, or a similarity that is no number.
+        """
+        if self.calibrated and not 0 <= least <= 1:
+            raise QueryError(f"least = {least:g}: a probability is from 0 to 1, as 0.9 for 90 %")
+        if not np.isfinite(least):
+            raise QueryError(f"least = {least:g}: give a number")
+        return self if least == self.threshold else replace(self, threshold=least, place=None)
 
     def top(self, k: int) -> "Ranking":
         """The first k entries."""

@@ -34,6 +34,7 @@ def ranking_of(found: Any) -> Ranking:
         evidence=tuple(None if one["full"] is None else _evidence(one["full"]) for one in results),
         threshold=-np.inf if found["threshold"] is None else found["threshold"],
         calibrated=found["calibrated"],
+        place=found["filter_rank"],
     )
 
 

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import tempfile
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -69,6 +70,8 @@ def _json(service: Service, search: Search, ranking: Ranking) -> bytes:
         "request": search.request.model_dump(mode="json"),
         "calibrated": ranking.calibrated,
         "threshold": threshold(ranking),
+        "filter_rank": ranking.place,
+        "suspect": ranking.suspect,
         "found": ranking.accepted > 0,
         "results": table,
     }
@@ -78,13 +81,8 @@ def _json(service: Service, search: Search, ranking: Ranking) -> bytes:
 def _html(service: Service, search: Search, ranking: Ranking) -> bytes:
     known = [i for i, image in enumerate(ranking.ids.tolist()) if values.known(service.live, image) is not None]
     near = ranking.accepted + 10
-    kept = Ranking(
-        ranking.ids[known],
-        ranking.scores[known],
-        tuple(ranking.evidence[i] for i in known),
-        ranking.threshold,
-        ranking.calibrated,
-    ).top(near)
+    evidence = tuple(ranking.evidence[i] for i in known)
+    kept = replace(ranking, ids=ranking.ids[known], scores=ranking.scores[known], evidence=evidence).top(near)
     first, *others = [
         ShownExample(_name(asked), _picture(service, asked), asked.box, asked.weight)
         for asked in search.request.examples

@@ -211,7 +211,10 @@ class TimingFacts(BaseModel):
 
 
 class Search(BaseModel):
-    """accepted: matches among all `total` results, of which `results` is a page. error: of a failed one."""
+    """accepted: matches among all `total` results, of which `results` is a page. error: of a failed one.
+
+    filter_rank, suspect: ``Ranking.place`` and ``Ranking.suspect``.
+    """
 
     search: str
     state: SearchState
@@ -220,6 +223,8 @@ class Search(BaseModel):
     total: int | None
     threshold: float | None
     calibrated: bool | None
+    filter_rank: int | None
+    suspect: bool | None
     results: list[ResultFacts]
     timing: TimingFacts | None
     error: ErrorFacts | None

@@ -27,19 +27,22 @@ Wait = Annotated[float, Query(ge=0, le=600)]
 After = Annotated[int, Query(ge=0)]
 Limit = Annotated[int, Query(ge=1, le=10_000)]
 Evidence = Literal["brief", "full"]
+Least = Annotated[float | None, Query(description="A match has this score at least, in place of the recipe's.")]
 
 
 def routes(service: Service) -> APIRouter:
     """Of one service."""
     router, searches, live = APIRouter(prefix="/v1"), service.searches, service.live
 
-    def shown(search: Search, after: int, limit: int, evidence: Evidence) -> schemas.Search:
+    def shown(search: Search, after: int, limit: int, evidence: Evidence, least: float | None) -> schemas.Search:
         ranking, timing = search.ranking, search.timing
         if search.state != "done" or ranking is None or timing is None:
-            nothing = dict.fromkeys(("accepted", "total", "threshold", "calibrated", "timing"))
+            facts = ("accepted", "total", "threshold", "calibrated", "filter_rank", "suspect", "timing")
+            nothing = dict.fromkeys(facts)
             return schemas.Search(
                 search=search.id, state=search.state, request=search.request, results=[], error=search.error, **nothing
             )
+        ranking = _judged(ranking, least)
         return schemas.Search(
             search=search.id,
             state=search.state,
@@ -48,16 +51,18 @@ def routes(service: Service) -> APIRouter:
             total=len(ranking),
             threshold=export.threshold(ranking),
             calibrated=ranking.calibrated,
+            filter_rank=ranking.place,
+            suspect=ranking.suspect,
             results=values.results(live, ranking, after, limit, full=evidence == "full"),
             timing=schemas.TimingFacts(**vars(timing), waited=search.waited),
             error=None,
         )
 
-    def finished(name: str) -> tuple[Search, Ranking]:
+    def finished(name: str, least: float | None) -> tuple[Search, Ranking]:
         search = searches.get(name)
         if search.ranking is None or search.state != "done":
             raise Refused(409, "unfinished", f"the search is {search.state}; its results are there when it is done")
-        return search, search.ranking
+        return search, _judged(search.ranking, least)
 
     async def kept(form_file: UploadFile) -> schemas.UploadFacts:
         if (form_file.size or 0) > service.settings.upload_bytes:
@@ -99,20 +104,27 @@ def routes(service: Service) -> APIRouter:
     @router.post(
         "/searches", status_code=202, responses={200: {"model": schemas.Search}}, response_model=schemas.Search
     )
-    async def start(asked: schemas.SearchRequest, wait: Wait = 0, evidence: Evidence = "brief") -> Response:
+    async def start(
+        asked: schemas.SearchRequest, wait: Wait = 0, evidence: Evidence = "brief", least: Least = None
+    ) -> Response:
         """Search; 202 while it is not done. wait: seconds to wait for 200 and the result."""
         search = await run_in_threadpool(searches.start, asked)
-        return await answer(search, wait, evidence)
+        return await answer(search, wait, evidence, least)
 
-    async def answer(search: Search, wait: float, evidence: Evidence) -> Response:
+    async def answer(search: Search, wait: float, evidence: Evidence, least: float | None) -> Response:
         if wait:
             await search.feed.end(wait)
-        found = await run_in_threadpool(shown, search, 0, search.request.top, evidence)
+        found = await run_in_threadpool(shown, search, 0, search.request.top, evidence, least)
         return model_reply(found, 200 if search.ended else 202)
 
     @router.get("/searches/{search}")
     async def get(
-        search: str, after: After = 0, limit: Limit = 1000, evidence: Evidence = "brief", wait: Wait = 0
+        search: str,
+        after: After = 0,
+        limit: Limit = 1000,
+        evidence: Evidence = "brief",
+        wait: Wait = 0,
+        least: Least = None,
     ) -> schemas.Search:
         """How it stands, and of a search that is done the results from place `after`, which begins at 0.
 
@@ -121,7 +133,7 @@ def routes(service: Service) -> APIRouter:
         found = await run_in_threadpool(searches.get, search)
         if wait:
             await found.feed.end(wait)
-        return await run_in_threadpool(shown, found, after, limit, evidence)
+        return await run_in_threadpool(shown, found, after, limit, evidence, least)
 
     @router.get("/searches/{search}/events", response_class=Response)
     def events(request: Request, search: str) -> Response:
@@ -134,17 +146,17 @@ def routes(service: Service) -> APIRouter:
         searches.cancel(search)
 
     @router.get("/searches/{search}/results/{image}")
-    def result(search: str, image: int) -> schemas.ResultDetails:
-        return values.details(finished(search)[1], image)
+    def result(search: str, image: int, least: Least = None) -> schemas.ResultDetails:
+        return values.details(finished(search, least)[1], image)
 
     @router.get("/searches/{search}/export", response_class=Response)
-    async def exported(search: str, format: Literal["csv", "json", "html"]) -> Response:
+    async def exported(search: str, format: Literal["csv", "json", "html"], least: Least = None) -> Response:
         """The whole result as a file."""
-        found, ranking = await run_in_threadpool(finished, search)
+        found, ranking = await run_in_threadpool(finished, search, least)
         return await service.drawn(partial(export.reply, service, found, ranking, format))
 
     @router.post("/search", openapi_extra=_form(request="string"), response_model=schemas.Search)
-    async def at_once(request: Request, evidence: Evidence = "brief") -> Response:
+    async def at_once(request: Request, evidence: Evidence = "brief", least: Least = None) -> Response:
         """Pictures and the question in one form, the result in the answer.
 
         image: the pictures. request: JSON as of /searches, in which the examples `image` are numbers of the pictures
@@ -158,12 +170,16 @@ def routes(service: Service) -> APIRouter:
         search = await run_in_threadpool(searches.start, asked)
         if not await _stays(request, search.feed.end(service.settings.timeout + 1)):
             searches.cancel(search.id)  # which ends unless another asked for the same
-        reply = await answer(search, 0, evidence)
+        reply = await answer(search, 0, evidence, least)
         if search.error is not None:
             raise Refused(search.status, search.error.code, search.error.message)
         return reply
 
     return router
+
+
+def _judged(ranking: Ranking, least: float | None) -> Ranking:
+    return ranking if least is None else ranking.accepting(least)
 
 
 async def _stays(request: Request, waited_for: Coroutine[Any, Any, object]) -> bool:

@@ -250,6 +250,42 @@ def test_nothing_found_is_said_and_the_tail_is_folded(open_page, save, tmp_path)
     assert page.locator(".tail li").nth(0).get_attribute("aria-setsize") == "12"
 
 
+def test_from_which_probability_on_is_the_users_choice(open_page, photos):
+    page = open_page()
+    search_with(page, photos / "chelsea-1.png")
+    page.get_by_role("slider", name="A match has").fill("0")
+    page.get_by_role("heading", name="Found in 12 pictures").wait_for()
+    assert page.url.endswith("?least=0") and len(names(page)) == 12
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Save as CSV").click()
+    rows = list(csv.DictReader(Path(download.value.path()).read_text("utf-8").splitlines()))
+    assert [row["accepted"] for row in rows] == ["True"] * 12
+    page.locator(".results .card a").nth(11).click()
+    assert page.get_by_role("dialog").get_by_text("not accepted").count() == 0
+
+    other = open_page(at=page.url)
+    other.get_by_role("dialog").wait_for()
+    other.keyboard.press("Escape")
+    other.get_by_role("heading", name="Found in 12 pictures").wait_for()
+    other.get_by_role("slider", name="A match has").press("End")
+    other.get_by_role("heading", name=re.compile("Nothing found|Found in 1 picture")).wait_for()
+    other.get_by_role("button", name="Back to 50 %").click()
+    other.get_by_role("heading", name="Found in 2 pictures").wait_for()
+    assert "least" not in other.url
+
+
+def test_a_suspect_query_is_told_of(open_page, photos):
+    page = open_page()
+
+    def misled(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, json=answer.json() | {"suspect": True, "filter_rank": 38})
+
+    page.route("**/v1/searches/s*", misled)
+    search_with(page, photos / "chelsea-1.png")
+    page.get_by_text("only as number 38").wait_for()
+
+
 def test_more_and_less_like_this(open_page, photos):
     page = open_page()
     search_with(page, photos / "chelsea-1.png")

@@ -1,19 +1,19 @@
 import { useState } from "preact/hooks";
 
 import { toSearch } from "../address";
-import { download } from "../api";
+import { download, query } from "../api";
 import { messageOf } from "../text";
 import { Link, Save } from "./icons";
 
 /** The result's link, and the result as a file. */
-export function Export({ search }: { search: string }) {
+export function Export({ search, least }: { search: string; least: number | null }) {
   const [told, setTold] = useState("");
   const save = (format: string) =>
-    download(`/v1/searches/${search}/export?format=${format}`, `resight-${search}.${format}`).catch((error) =>
+    download(`/v1/searches/${search}/export${query({ format, least })}`, `resight-${search}.${format}`).catch((error) =>
       setTold(messageOf(error)),
     );
   const copy = () =>
-    navigator.clipboard.writeText(`${location.origin}/${toSearch(search)}`).then(
+    navigator.clipboard.writeText(`${location.origin}/${toSearch(search, least)}`).then(
       () => setTold("Link copied"),
       () => setTold("Copy the address of this page"),
     );

@@ -2,7 +2,6 @@ import { useMemo, useState } from "preact/hooks";
 
 import { toSearch } from "../address";
 import { type Result, thumbnailOf } from "../api";
-import type { Shown } from "../draft";
 import type { Followed } from "../follow";
 import { baseName, many, scoreText } from "../text";
 import { Gallery } from "./gallery";
@@ -12,17 +11,19 @@ import { Picture } from "./picture";
 interface FoundProps {
   search: Followed["search"] & {};
   results: readonly Result[];
-  examples: readonly Shown[];
   running: boolean;
   calibrated: boolean;
+  least: number | null;
   onUse: (result: Result, weight: number) => void;
 }
 
 /** The matches, and folded below them what was not accepted. */
-export function Found({ search, results, running, calibrated, onUse }: FoundProps) {
+export function Found({ search, results, running, calibrated, least, onUse }: FoundProps) {
   const [unfolded, setUnfolded] = useState(false);
   const all = search.threshold === null && !running;
-  const card = (result: Result) => <Card {...{ search: search.search, result, calibrated, onUse }} />;
+  const card = (result: Result) => (
+    <Card {...{ address: toSearch(search.search, least, result.image), result, calibrated, onUse }} />
+  );
   const [matches, tail] = useMemo(() => {
     const shaped = results.map((result) => ({ result, width: result.width ?? 4, height: result.height ?? 3 }));
     return [
@@ -53,19 +54,19 @@ export function Found({ search, results, running, calibrated, onUse }: FoundProp
 }
 
 interface CardProps {
-  search: string;
+  address: string;
   result: Result;
   calibrated: boolean;
   onUse: (result: Result, weight: number) => void;
 }
 
-function Card({ search, result, calibrated, onUse }: CardProps) {
+function Card({ address, result, calibrated, onUse }: CardProps) {
   const { image, name, width, height, evidence, score, accepted } = result;
   const called = baseName(name ?? `image ${image}`);
   const said = `${called}, ${scoreText(score, calibrated)}${evidence ? `, ${many(evidence.inliers, "point")} agree` : ""}`;
   return (
     <article class="card">
-      <a class="tile" href={toSearch(search, image)} aria-label={said}>
+      <a class="tile" href={address} aria-label={said}>
         <Picture src={thumbnailOf(image, 320)} alt="" lazy />
         {evidence?.outline && width && height && (
           <svg class="drawn" viewBox={`0 0 ${width} ${height}`} preserveAspectRatio="xMidYMid slice" aria-hidden="true">

@@ -12,10 +12,11 @@ interface SummaryProps {
   followed: Followed;
   running: boolean;
   calibrated: boolean;
+  least: number | null;
 }
 
 /** What was found, in words: while it is searched for, when it is there, and what to try when it is not. */
-export function Summary({ about, id, followed, running, calibrated }: SummaryProps) {
+export function Summary({ about, id, followed, running, calibrated, least }: SummaryProps) {
   const { search, results, checked, error } = followed;
   // A recipe that cannot tell matches "accepts" all that it ranks.
   const tells = (search?.state === "done" ? search : about).threshold !== null;
@@ -69,8 +70,14 @@ export function Summary({ about, id, followed, running, calibrated }: SummaryPro
           {count(about.images)} pictures in {took.toFixed(2)} s
         </span>
       )}
-      {search?.state === "done" && <Export search={search.search} />}
+      {search?.state === "done" && <Export search={search.search} least={least} />}
       <Problem text={error} />
+      {search?.state === "done" && search.suspect && least === null && (
+        <p class="advice">
+          The first ranking has the first of these matches only as number {search.filter_rank}: a hard view, or a
+          picture altered to mislead the search.
+        </p>
+      )}
       {search?.state === "done" && accepted === 0 && search.threshold !== null && (
         <div class="advice">
           <p>

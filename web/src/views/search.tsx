@@ -1,11 +1,12 @@
-import { useState } from "preact/hooks";
+import { useMemo, useState } from "preact/hooks";
 
 import { go, goSideways, toSearch } from "../address";
 import type { Collection, Entry, Folder, Key, Result } from "../api";
 import { type Draft, type Shown, requestOf, same } from "../draft";
-import { useSearch } from "../follow";
+import { type Followed, useSearch } from "../follow";
 import { adapterText, count } from "../text";
 import { Boxed } from "../parts/boxed";
+import { Cut } from "../parts/cut";
 import { Examples } from "../parts/examples";
 import { Filters } from "../parts/filters";
 import { Found } from "../parts/found";
@@ -24,6 +25,7 @@ export interface SearchProps {
   search: string | null;
   turn: number;
   image: number | null;
+  least: number | null;
   onRun: (draft: Draft) => void;
   onFiles: (files: readonly File[], add: boolean) => void;
   onUse: (entry: Entry, weight: number) => void;
@@ -34,9 +36,9 @@ export function SearchView(props: SearchProps) {
 }
 
 function Searching(props: SearchProps) {
-  const { about, folders, keys, draft, setDraft, busy, search: id, image, onRun, onFiles, onUse } = props;
+  const { about, folders, keys, draft, setDraft, busy, search: id, image, least, onRun, onFiles, onUse } = props;
   const followed = useSearch(id, props.turn);
-  const { search, results } = followed;
+  const { search, results } = useMemo(() => judged(followed, least), [followed, least]);
   const [active, setActive] = useState(0);
   const chosen = Math.min(active, draft.examples.length - 1);
   const example = draft.examples[chosen];
@@ -138,8 +140,24 @@ function Searching(props: SearchProps) {
         </button>
       </section>
       <section class="results" aria-label="Results" aria-busy={running}>
-        <Summary about={about} id={id} followed={followed} running={running} calibrated={calibrated} />
-        {search && <Found {...{ search, results, examples: draft.examples, running, calibrated, onUse: use }} />}
+        <Summary
+          about={about}
+          id={id}
+          followed={{ ...followed, search, results }}
+          running={running}
+          calibrated={calibrated}
+          least={least}
+        />
+        {search?.state === "done" && results.length > 0 && (
+          <Cut
+            results={results}
+            calibrated={calibrated}
+            least={least}
+            usual={followed.search!.threshold}
+            onLeast={(chosen) => goSideways(toSearch(search.search, chosen))}
+          />
+        )}
+        {search && <Found {...{ search, results, running, calibrated, least, onUse: use }} />}
       </section>
       {search && image !== null && draft.examples.length > 0 && (
         <MatchView
@@ -148,13 +166,23 @@ function Searching(props: SearchProps) {
           image={image}
           examples={draft.examples}
           calibrated={calibrated}
-          onOpen={(other) => goSideways(toSearch(search.search, other))}
-          onClose={() => go(toSearch(search.search))}
+          onOpen={(other) => goSideways(toSearch(search.search, least, other))}
+          onClose={() => go(toSearch(search.search, least))}
           onUse={use}
         />
       )}
     </main>
   );
+}
+
+/** A search that is done, where a match has at least another score than the recipe says. */
+function judged({ search, results }: Followed, least: number | null): Pick<Followed, "search" | "results"> {
+  if (search?.state !== "done" || least === null) return { search, results };
+  const made = results.map((result) => ({ ...result, accepted: result.score >= Math.fround(least) }));
+  return {
+    search: { ...search, threshold: least, accepted: made.filter((one) => one.accepted).length },
+    results: made,
+  };
 }
 
 const entryOf = (result: Result): Entry => ({
