@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_no_recipe_is_left_out():
 
 @pytest.fixture(scope="module", params=SIBLINGS)
 def fitted(request, tmp_path_factory, photos):
-    """The folder of a recipe, ready to index."""
+    """The folder of a recipe, ready to index; it goes before the next is made, as each holds a network."""
     tmp_path = tmp_path_factory.mktemp(request.param)
     recipe = load_recipe(request.param)
     if getattr(recipe.global_.attention, "weights", None) is not None:
@@ -46,7 +47,8 @@ def fitted(request, tmp_path_factory, photos):
     stage = small_stage(request.param, tmp_path)
     table = recipe.model_copy(update={"global_": stage}).model_dump(by_alias=True, exclude_none=True)
     (tmp_path / "small.toml").write_text(tomli_w.dumps(table))
-    return fit_recipe(tmp_path / "small.toml", [photos], weights=None, into=tmp_path / "fitted")
+    yield fit_recipe(tmp_path / "small.toml", [photos], weights=None, into=tmp_path / "fitted")
+    shutil.rmtree(tmp_path)
 
 
 def test_a_photo_finds_itself_by_file_and_by_id(fitted, photos, tmp_path):
