@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ def works(recipe: Recipe) -> Mapping[str, Work]:
 
     local = recipe.local.model_copy(update={"max_features": 30})
     other = recipe.model_copy(update={"local": local})
+    seeded = recipe.codebook.model_copy(update={"seed": 7})
+    worded = recipe.model_copy(update={"codebook": seeded})  # of which descriptions are copied
+    strict = recipe.model_copy(update={"verify": recipe.verify.model_copy(update={"shortlist": 3})})  # all stays
 
     def opened(path: Path) -> Collection:
         return Collection.open(path, write=True) if Collection.exists(path) else Collection.create(path, recipe)
@@ -65,7 +69,7 @@ def works(recipe: Recipe) -> Mapping[str, Work]:
         with opened(path) as collection:
             collection.refit()
 
-    def upgraded(path: Path, photos: Path, tell: Tell) -> None:
+    def upgraded(path: Path, photos: Path, tell: Tell, *, other: Recipe = other) -> None:
         with Collection.open(path) as collection:
             done = collection.recipe == other
         if not done:
@@ -88,6 +92,8 @@ def works(recipe: Recipe) -> Mapping[str, Work]:
         "remove": Work(remove, searched, "add"),
         "refit": Work(refit, searched, "add", at_once=True),
         "upgrade": Work(upgraded, searched, "add", at_once=True),  # to another recipe
+        "reword": Work(partial(upgraded, other=worded), searched, "add", at_once=True),
+        "restrict": Work(partial(upgraded, other=strict), searched, "add", at_once=True),
         "facts": Work(facts, known, "add"),
         "damage": Work(_damage, lambda path, photos: None, "add"),
         "repair": Work(mend, searched, "damage"),

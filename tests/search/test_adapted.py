@@ -20,6 +20,7 @@ from resight.evaluation.protocol import evaluate
 from resight.projection.projection import Projection
 from resight.recipes import Recipe
 from resight.search.collection import Collection, Example
+from resight.search.upgrade import upgrade
 from resight.server.settings import Settings
 from service import running
 
@@ -82,6 +83,19 @@ def test_it_is_as_if_indexed_anew(made, photos, tmp_path, more):
     for default, named in zip(found[None], found["joint"], strict=True):
         assert np.array_equal(default.ids, named.ids) and np.array_equal(default.scores, named.scores)
     assert not np.allclose(found["joint"][0].scores, found["goods"][0].scores, atol=1e-3)
+
+
+def test_adapters_are_added_to_a_collection_that_has_none(made, photos, tmp_path):
+    adapted, plain, _ = built(made)
+    with indexed(plain, photos, tmp_path / "c") as collection:
+        stored = collection.fingerprint
+    report = upgrade(tmp_path / "c", adapted, workers=1)
+    assert report.changed and report.described == 0
+    with Collection.open(tmp_path / "c") as later, indexed(adapted, photos, tmp_path / "anew") as anew:
+        assert later.adapters == anew.adapters and later.fingerprint == stored
+        for one, other in zip(answers(later, photos), answers(anew, photos), strict=True):
+            assert one.ids.tolist() == other.ids.tolist()
+            np.testing.assert_array_equal(one.scores, other.scores)
 
 
 def test_parts_of_a_collection_and_all_of_it_agree(made, photos, tmp_path):

@@ -274,13 +274,119 @@ def test_one_at_a_time_and_none_after_it_is_given_up(tmp_path, recipes, few, mon
     assert any("waiting" in one for one in said if isinstance(one, str))
     (few / "moon.png").rename(few / "away.png")
     try:
-        assert not upgrade(path, recipes["regions"], workers=1).changed
+        assert not upgrade(path, recipes["words"], workers=1).changed
     finally:
         (few / "away.png").rename(few / "moon.png")
-    with pytest.raises(CollectionError, match=r"has been begun.*--cancel"):
-        upgrade(path, recipes["words"], workers=1)
+    for other in ("regions", "other"):  # of which one would not have to describe anything
+        with pytest.raises(CollectionError, match=r"has been begun.*--cancel"):
+            upgrade(path, reranked(recipes["codes"]) if other == "other" else recipes[other], workers=1)
     assert cancel(path) and not cancel(path)
-    assert upgrade(path, recipes["words"], workers=1).changed
+    assert upgrade(path, recipes["regions"], workers=1).changed
+
+
+def stricter(words: Recipe) -> Recipe:
+    """Verifies otherwise, and has another name."""
+    verify = words.verify.model_copy(update={"depth": 5, "seed": 3})
+    return words.model_copy(update={"name": "stricter", "verify": verify, "query": None})
+
+
+def reranked(recipe: Recipe) -> Recipe:
+    """The same with one query looked at twice."""
+    query = {"scales": [1.0, 0.7], "merge": "mean"}
+    return Recipe.model_validate(recipe.model_dump(by_alias=True, exclude_none=True) | {"query": query})
+
+
+def expanded(regions: Recipe) -> Recipe:
+    """Its vectors alone, re-ranked by diffusion, of which something is built beforehand."""
+    table = regions.model_dump(by_alias=True, exclude_none=True)
+    return Recipe.model_validate(table | {"rerank": [{"method": "diffusion", "k": 3}]})
+
+
+@pytest.mark.parametrize(
+    ("old", "change"),
+    [("words", stricter), ("codes", reranked), ("regions", expanded)],
+    ids=["verify", "query", "rerank"],
+)
+def test_what_only_searches_otherwise_needs_no_photo(tmp_path, recipes, few, in_this_process, old, change):
+    photos = Path(shutil.copytree(few, tmp_path / "photos"))
+    path, new = made(tmp_path / "c", recipes[old], photos), change(recipes[old])
+    expected = answers(made(tmp_path / "anew", new, photos), few)
+    before = {p.name for p in path.iterdir()}
+    in_this_process.clear()
+    shutil.rmtree(photos)
+    with Collection.open(path) as reader:
+        reader.search(few / "moon.png")
+        readers = Readers(path)
+        _, first = readers.searchable()
+        report = upgrade(path, new, workers=1)
+        assert (report.changed, report.images, report.described, report.recipe) == (True, 9, 0, new.name)
+        assert reader.follow() and reader.recipe == new and not reader.follow()
+        after, second = readers.searchable(now=True)
+        assert after.recipe == new and first < second
+        readers.close()
+    assert answers(path, few) == expected and not in_this_process
+    assert before <= {p.name for p in path.iterdir()} and not list(path.glob("upgrade-*"))
+    with Collection.open(path) as opened:
+        assert opened.verify() == [] and opened.fingerprint == Collection.open(tmp_path / "anew").fingerprint
+    with pytest.raises(CollectionError, match="already"):
+        upgrade(path, new)
+
+
+@pytest.mark.parametrize(("old", "new"), [("words", "coarser"), ("regions", "codes"), ("codes", "regions")])
+def test_what_is_described_alike_is_copied(tmp_path, recipes, few, in_this_process, old, new):
+    words = recipes["words"]
+    coarser = words.model_copy(update={"codebook": words.codebook.model_copy(update={"seed": 5})})
+    path, wanted = made(tmp_path / "c", recipes[old], few), {**recipes, "coarser": coarser}[new]
+    expected = answers(made(tmp_path / "anew", wanted, few), few)
+    in_this_process.clear()
+    report = upgrade(path, wanted, workers=1)
+    assert (report.changed, report.images, report.described) == (True, 9, 0) and not in_this_process
+    assert answers(path, few) == expected
+    with Collection.open(path) as opened:
+        assert opened.verify() == []
+
+
+def test_of_what_is_damaged_the_photo_is_described(tmp_path, recipes, few, in_this_process):
+    words = recipes["words"]
+    coarser = words.model_copy(update={"codebook": words.codebook.model_copy(update={"seed": 5})})
+    path = made(tmp_path / "c", words, few)
+    with Collection.open(path) as opened:
+        third = Path(opened.entry(3).origin).name
+    with Store(path, write=False) as store:
+        ((at,),) = store.catalogue.rows("SELECT features_at FROM images WHERE id = 3")
+    with (path / "features.log").open("r+b") as log:
+        log.seek(at + 5)
+        byte = log.read(1)[0]
+        log.seek(at + 5)
+        log.write(bytes([byte ^ 4]))
+    in_this_process.clear()
+    report = upgrade(path, coarser, workers=1)
+    assert report.changed and report.described == 1 and in_this_process == [third]
+    assert answers(path, few) == answers(made(tmp_path / "anew", coarser, few), few)
+
+
+def test_an_error_before_it_changes_over_leaves_it_as_it_was(tmp_path, recipes, few, monkeypatch):
+    path = made(tmp_path / "c", recipes["words"], few)
+    before = answers(path, few)
+
+    def full(*_):
+        raise CollectionError("no room")
+
+    monkeypatch.setattr(module, "_finish", full)
+    with pytest.raises(CollectionError, match="no room"):
+        upgrade(path, stricter(recipes["words"]), workers=1)
+    assert answers(path, few) == before and Collection.open(path).recipe == recipes["words"]
+
+
+def test_other_weights_describe_otherwise(tmp_path, recipes, few):
+    old = recipes["codes"]
+    torch.manual_seed(1)
+    weights = {k: v.contiguous() for k, v in create_network("resnet10t").state_dict().items()}
+    safetensors.torch.save_file(weights, tmp_path / "weights.safetensors")
+    stage = old.global_.model_copy(update={"weights": str(tmp_path / "weights.safetensors")})
+    path = made(tmp_path / "c", old, few)
+    report = upgrade(path, old.model_copy(update={"global_": stage}), workers=1)
+    assert report.changed and report.described == 9
 
 
 def test_ctrl_c_while_a_batch_is_kept_does_not_keep_it_twice(tmp_path, recipes, few, monkeypatch):

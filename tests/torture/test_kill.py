@@ -17,7 +17,22 @@ from broken_works import searched
 from resight.search.collection import Collection
 
 pytestmark = pytest.mark.usefixtures("here")
-NAMES = ("index", "add", "remove", "refit", "upgrade", "facts", "repair", "vectors", "swap", "grow", "hash", "rehash")
+NAMES = (
+    "index",
+    "add",
+    "remove",
+    "refit",
+    "upgrade",
+    "reword",
+    "restrict",
+    "facts",
+    "repair",
+    "vectors",
+    "swap",
+    "grow",
+    "hash",
+    "rehash",
+)
 
 
 @pytest.mark.parametrize("name", ["add", "refit", "swap"])

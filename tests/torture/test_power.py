@@ -15,7 +15,7 @@ import pytest
 from killing import Tell
 
 pytestmark = pytest.mark.usefixtures("here")
-NAMES = ("index", "add", "refit", "upgrade", "swap", "grow", "hash", "rehash")
+NAMES = ("index", "add", "refit", "upgrade", "reword", "restrict", "swap", "grow", "hash", "rehash")
 
 
 def noting_syncs(folder: Path, job: Callable[[Tell], None], tell: Tell) -> None:

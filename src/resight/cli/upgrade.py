@@ -30,9 +30,10 @@ def upgrade(
 ) -> None:
     """Describe a collection's images again with another recipe, while it is searched, and then search by that.
 
-    An interrupted run is gone on with by the same command, and takes up images that came or went meanwhile. Until all
-    are described searches are by the old recipe, then by the new one. Where a photo is gone the collection stays as it
-    is and the photo is named: exits with 1.
+    Where the new recipe describes images as the old one does no photo is read. An interrupted run is gone on with by
+    the same command, and takes up images that came or went meanwhile. Until all are described searches are by the old
+    recipe, then by the new one. Where a photo is gone the collection stays as it is and the photo is named: exits with
+    1.
     """
     from resight.search.upgrade import cancel as give_up
     from resight.search.upgrade import upgrade as change

@@ -66,9 +66,22 @@ class Describer:
     @property
     def fingerprint(self) -> str:
         """sha256, in hex, of the recipe, and of the weights and learned parts of its networks."""
+        return self._fingerprint_of(self.recipe)
+
+    def _fingerprint_of(self, recipe: Recipe) -> str:
+        """What it is of a recipe with these weights and learned parts."""
         parts = [part.fingerprint for part in (self.network, self.local) if part is not None]
         learned = " ".join(filter(None, parts))
-        return hashlib.sha256(f"{self.recipe.fingerprint} {learned}".encode()).hexdigest()
+        return hashlib.sha256(f"{recipe.fingerprint} {learned}".encode()).hexdigest()
+
+    def describes_as(self, recipe: Recipe, fingerprint: str) -> bool:
+        """Whether images are described alike by this and by another recipe, of which the fingerprint says by what.
+
+        The other's weights need not be there any more.
+        """
+        stages = {"image", "local", "global_"}
+        alike = self.recipe.dump(stages) == recipe.dump(stages)
+        return alike and self._fingerprint_of(recipe) == fingerprint
 
     def read(self, value: "str | Path | PIL.Image.Image | NDArray[np.uint8] | Image", box: Box | None) -> Part:
         """The pixels that describe an image or a box in it.

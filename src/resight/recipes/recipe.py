@@ -305,6 +305,12 @@ class Recipe(Stage):
             return f"hamming signatures of {self.hamming.bits} bits"
         return "term counts" if self.bow is not None else "asmk"
 
+    def keeps_as(self, other: "Recipe") -> bool:
+        """Whether a collection of the other, which describes images alike, has the words, codes and regions of this."""
+        stages = ("codebook", "asmk", "bow", "hamming", "hash")
+        alike = all(getattr(self, stage) == getattr(other, stage) for stage in stages)
+        return alike and set(self.region_levels) <= set(other.region_levels)
+
     @property
     def codes(self) -> str:
         """Which codes a collection keeps of the global descriptors; "" for none."""

@@ -6,17 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from resight.errors import ResightError
-from resight.recipes.recipe import Recipe
 from resight.store.catalogue import FILE
 from resight.store.code_log import CodeLog
 from resight.store.hash_codes import hash_function
 from resight.store.indexing import Progress
 from resight.store.inverted import Segment, segment_crc
-from resight.store.log import LogReader
-from resight.store.records import record_length
 from resight.store.region_log import RegionLog
 from resight.store.schema import CHECKED
-from resight.store.store import Store
+from resight.store.store import DESCRIPTION, Store, description_is_sound
 from resight.store.vector_index import index_crc
 
 _IMAGES = 256  # checked between two reports
@@ -74,8 +71,8 @@ def _page(store: Store, after: int) -> list[tuple[int, Damage | None]]:
     with store.catalogue.snapshot():
         store.check_current()
         rows = store.catalogue.rows(
-            "SELECT id, CAST(origin AS BLOB), features_at, features, features_crc, vector_at, vector_crc, words_at,"
-            " words_crc FROM images WHERE id > ? ORDER BY id LIMIT ?",
+            f"SELECT id, CAST(origin AS BLOB), {DESCRIPTION}, words_at, words_crc FROM images WHERE id > ?"
+            " ORDER BY id LIMIT ?",
             (after, _IMAGES),
         )
         logs = store.features_log(), store.vectors_log(), store.words_log()
@@ -83,7 +80,7 @@ def _page(store: Store, after: int) -> list[tuple[int, Damage | None]]:
     for image, origin, *places in rows:
         where = f"id:{image} {origin.decode(errors='backslashreplace')}"
         damage = None
-        if not description_is_sound(store.recipe, logs[0], logs[1], places[:5]):
+        if not description_is_sound(store.recipe, *logs[:2], places[:5]):
             text = f"{where}: its description is damaged; `resight repair` makes it again from the photo"
             damage = Damage("description", text, image=image)
         elif places[5] is not None and not logs[2].matches(places[5], 4 * places[1], places[6]):
@@ -91,18 +88,6 @@ def _page(store: Store, after: int) -> list[tuple[int, Damage | None]]:
             damage = Damage("words", text, image=image)
         found.append((image, damage))
     return found
-
-
-def description_is_sound(recipe: Recipe, features: LogReader, vectors: LogReader, places: list[int | None]) -> bool:
-    """places: features_at, features, features_crc, vector_at and vector_crc of an image."""
-    at, count, crc, vector_at, vector_crc = places
-    local = recipe.local
-    dimensions = sum(recipe.global_.lengths) if recipe.global_ is not None else 0
-    if local is not None and at is not None and count is not None and crc is not None:
-        length = record_length(count, local.dimension, local.stored, local.colours)
-        if not features.matches(at, length, crc):
-            return False
-    return vector_at is None or vector_crc is None or vectors.matches(vector_at, 4 * dimensions, vector_crc)
 
 
 def _region_damages(store: Store) -> list[Damage]:

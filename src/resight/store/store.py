@@ -41,6 +41,8 @@ FEATURES, VECTORS = "features.log", "vectors.log"
 _LOCK = "lock"
 _SWEPT = ("inverted-", "words-", "codebook-", "hamming-", "index-", "hash-")
 _DATA = (*_SWEPT, FEATURES, VECTORS, "codes-", "regions-", "rerank")  # all but the catalogue and the lock
+DESCRIPTION = "features_at, features, features_crc, vector_at, vector_crc"
+"""Columns of an image's row that say where its description lies."""
 UPGRADE = "upgrade-"
 _SPARSE = 64  # ids for each image there is, above which their table by id is not worth its memory
 
@@ -129,6 +131,7 @@ class Store:
             self._lock = _lock(folder) if write else None
             with self.catalogue.snapshot():
                 self.recipe, self.fingerprint = self._recipe(), str(self.catalogue.get("fingerprint"))
+                self._is_by = self.catalogue.get("recipe")
                 self.data = self.folder / self._data
             if write:
                 self.catalogue.upgrade()
@@ -179,7 +182,7 @@ class Store:
     @property
     def is_outdated(self) -> bool:
         """Whether another process has upgraded the collection to another recipe since this was opened."""
-        return self.data != self.folder / self._data
+        return self.data != self.folder / self._data or self.catalogue.get("recipe") != self._is_by
 
     def check_current(self) -> None:
         """Call inside a snapshot of the catalogue: CollectionError if what it says is not of this recipe any more."""
@@ -447,23 +450,36 @@ class Store:
         """
         following.close()
         self.recipe, self.fingerprint = following.recipe, following.fingerprint
+        self._is_by = self.catalogue.get("recipe")
         self.data, self._encoder = following.folder, None
         self._sweep_data()
 
+    def be_by(self, recipe: Recipe, fingerprint: str) -> None:
+        """Say that it is by another recipe, by which all that is stored is as it is."""
+        with self.catalogue.transaction():
+            self.catalogue.set("recipe", recipe.model_dump_json(by_alias=True))
+            self.catalogue.set("fingerprint", fingerprint)
+        self.recipe, self.fingerprint = recipe, fingerprint
+        self._is_by = self.catalogue.get("recipe")
+
     def description(self, image: int) -> Description:
-        """What is stored of an image, by its id; KeyError for an unknown one."""
-        rows = self.catalogue.rows(
-            "SELECT width, height, features_at, features, vector_at FROM images WHERE id = ?", (image,)
-        )
+        """What is stored of an image, by its id.
+
+        Raises KeyError for an unknown one, and CollectionError where it is not what was written.
+        """
+        rows = self.catalogue.rows(f"SELECT width, height, {DESCRIPTION} FROM images WHERE id = ?", (image,))
         if not rows:
             raise KeyError(image)
-        width, height, features_at, features, vector_at = rows[0]
+        logs = self.features_log(), self.vectors_log()
+        if not description_is_sound(self.recipe, *logs, rows[0][2:]):
+            raise CollectionError(f"{self.folder}: the description of id:{image} is damaged: run `resight repair`")
+        width, height, features_at, features, _, vector_at, _ = rows[0]
         local = None
         if features_at is not None:
-            local = read_features(self.features_log(), features_at, features, self.recipe.local)
+            local = read_features(logs[0], features_at, features, self.recipe.local)
         vector, stage = None, self.recipe.global_
         if vector_at is not None and stage is not None:
-            vector = self.vectors_log().record(vector_at, 4 * sum(stage.lengths)).view("<f4").copy()
+            vector = logs[1].record(vector_at, 4 * sum(stage.lengths)).view("<f4").copy()
         return Description((width, height), vector, local)
 
     def remove(self, ids: Sequence[int]) -> None:
@@ -524,6 +540,18 @@ def read_features(log: LogReader, at: int, count: int, stage: LocalStage | None)
         raise ValueError("the recipe has no local features")
     record = log.record(at, record_length(count, stage.dimension, stage.stored, stage.colours))
     return unpack_features(record, count, stage.dimension, stage.stored, stage.colours)
+
+
+def description_is_sound(recipe: Recipe, features: LogReader, vectors: LogReader, places: Sequence[int | None]) -> bool:
+    """Whether what is stored of an image has its checksums. places: features_at to vector_crc of its row."""
+    at, count, crc, vector_at, vector_crc = places
+    local = recipe.local
+    dimensions = sum(recipe.global_.lengths) if recipe.global_ is not None else 0
+    if local is not None and at is not None and count is not None and crc is not None:
+        length = record_length(count, local.dimension, local.stored, local.colours)
+        if not features.matches(at, length, crc):
+            return False
+    return vector_at is None or vector_crc is None or vectors.matches(vector_at, 4 * dimensions, vector_crc)
 
 
 def _append(features: LogWriter, vectors: LogWriter, description: Description) -> tuple[int | None, ...]:

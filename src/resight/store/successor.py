@@ -9,8 +9,8 @@ import os
 import shutil
 import time
 from collections import deque
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +89,8 @@ class Successor:
                 _check_begun(collection, path, recipe, fingerprint)
         self._failed: dict[int, tuple[str, str]] = {}  # by id: where the photo was looked for, and what was wrong
         self._seen = 0  # the highest id that has had its turn
+        self.described = 0
+        """Images, from their photos."""
         if not (folder / FILE).is_file():
             self.store = Store.create(folder, recipe, fingerprint)
         else:
@@ -137,10 +139,11 @@ class Successor:
         return not any(map(self._has_moved, self._lacking(collection)))
 
     def describe(self, collection: Store, describer: Describer, workers: int, report: indexing.Reporter) -> int:
-        """Take up what the collection has now: images that came, went or moved; how many were described.
+        """Take up what the collection has now: images that came, went or moved; how many came.
 
-        What is done is kept, also after Ctrl-C. Images that could not be described when it was their turn are left for
-        the next upgrade.
+        What the collection has of them is copied where the recipe describes images as its own does. What is done is
+        kept, also after Ctrl-C. Images that could not be described when it was their turn are left for the next
+        upgrade.
         """
         with collection.catalogue.snapshot():  # or a photo that comes between could be under a name that has moved
             self._follow(collection)
@@ -152,7 +155,7 @@ class Successor:
         done, began = 0, time.monotonic()
         report(indexing.Progress("describing", 0, len(rows)))
         try:
-            with closing(self._descriptions(rows, describer, workers)) as found:
+            with closing(self._descriptions(collection, rows, describer, workers)) as found:
                 for new in found:
                     done += 1
                     waiting.append(new)
@@ -182,33 +185,38 @@ class Successor:
                 db.executemany("UPDATE images SET origin = 'id:' || id WHERE id = ?", [(image,) for _, image in moved])
                 db.executemany("UPDATE images SET origin = ? WHERE id = ?", moved)
 
-    def _descriptions(self, rows: list[_Row], describer: Describer, workers: int) -> Generator[New]:
-        """Rows described, in their order, but for those that cannot be."""
-        if not rows:
+    def _descriptions(self, collection: Store, rows: list[_Row], describer: Describer, workers: int) -> Generator[New]:
+        """Rows described, in their order, but for those that cannot be; what is kept of one is copied."""
+        stores = [] if self._before is None else [self._before]
+        if describer.describes_as(collection.recipe, collection.fingerprint):
+            stores.append(collection)
+        left, waiting = deque(rows), deque[tuple[_Row, bool]]()
+        while left and (found := _kept(stores, left[0])) is not None:
+            yield _new(left.popleft(), found)
+        if not left:
             return
-        before = self._before
-        have = set() if before is None else {image for (image,) in before.catalogue.rows("SELECT id FROM images")}
-        waiting: deque[_Row] = deque()
 
         def sources() -> Iterator[Source]:
-            for row in rows:
-                waiting.append(row)
-                if row.id not in have:
+            for row in left:
+                waiting.append((row, _kept(stores, row) is not None))
+                if not waiting[-1][1]:
                     yield Source(row.origin, row.bytes, row.modified_ns)
 
         def copied() -> Iterator[New]:
-            while before is not None and waiting and waiting[0].id in have:
-                row = waiting.popleft()
-                yield _new(row, before.description(row.id))
+            while waiting and waiting[0][1]:
+                row, _ = waiting.popleft()
+                if (found := _kept(stores, row)) is not None:
+                    yield _new(row, found)
 
         outcomes = indexing.outcomes_of(describer, sources(), frozenset(), workers, indexing.SECONDS_A_FILE)
         with closing(outcomes), closing(indexing.described(describer, outcomes)) as described:
             for outcome, vector in described:
                 yield from copied()
-                row, reason = waiting.popleft(), outcome.reason
+                (row, _), reason = waiting.popleft(), outcome.reason
                 if reason is None and outcome.digest != row.digest:
                     reason = "has changed since it was indexed; index it again first"
                 if reason is None and outcome.size is not None:
+                    self.described += 1
                     yield _new(row, Description(outcome.size, vector, outcome.local))
                 else:
                     self._failed[row.id] = row.origin, reason or "could not be described"
@@ -248,6 +256,14 @@ def _check_begun(collection: Store, folder: Path, recipe: Recipe, fingerprint: s
         f"{collection.folder}: an upgrade {what} has been begun; go on with that, or give it up by "
         f"`resight upgrade {collection.folder} --cancel`"
     )
+
+
+def _kept(stores: Iterable[Store], row: _Row) -> Description | None:
+    """What the first of some stores that has it, undamaged, says of an image."""
+    for store in stores:
+        with suppress(KeyError, CollectionError):
+            return store.description(row.id)
+    return None
 
 
 def _new(row: _Row, description: Description) -> New:
