@@ -2,12 +2,14 @@
 
 On made descriptors: arcs on the unit sphere with noise, in no order, so that there are manifolds to follow. Each mining
 runs in a process of its own, whose peak of resident memory is reported beside that of a process that only makes the
-descriptors. No photographs are needed.
+descriptors. No photographs are needed but for ``--method verified``, which compares real ones: each of some is there as
+often as an arc has photos, warped.
 """
 
 import argparse
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -18,9 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
-from common import header, table, write_json
+import photos as album
+from common import DATA, header, table, write_json
 from diffusion import arcs
 from process import watched
+from resight.learning.datasets.photos import Photo
 from resight.learning.unlabelled.clusters import matched
 from resight.learning.unlabelled.mined import Labelling, mine
 from resight.learning.unlabelled.pools import Pools
@@ -29,7 +33,7 @@ from resight.learning.unlabelled.stages import UnlabelledStage
 _ARC = 50  # photos that show the same thing
 _GRAPH = 20
 _FEW = 5  # photos of a cluster that is renumbered
-_MADE, _RENUMBERED = "(descriptors alone)", "renumbering"
+_MADE, _RENUMBERED, _VERIFIED = "(descriptors alone)", "renumbering", "verified"
 METHODS = ("mom", "diffusion", "rdp", "geodesic", "kmeans", "dbscan", "knn-mean", _RENUMBERED)
 
 
@@ -73,10 +77,19 @@ def renumbered(photos: int, rng: np.random.Generator) -> NDArray[np.int64]:
     return matched(rng.permutation(clusters)[moved], before, clusters)
 
 
-def measure(method: str, photos: int, dimension: int, anchors: int, seed: int, changes: Sequence[str]) -> Result:
-    """One mining, in this process."""
+def measure(
+    method: str,
+    photos: int,
+    dimension: int,
+    anchors: int,
+    seed: int,
+    changes: Sequence[str],
+    files: Sequence[Path] = (),
+    scratch: Path | None = None,
+) -> Result:
+    """One mining, in this process. files: of as many photos, each of one that is photos // 50 places before it."""
     rng = np.random.default_rng(seed)
-    places = rng.permutation(photos)
+    places = np.argsort(np.arange(photos) % (photos // _ARC), kind="stable") if files else rng.permutation(photos)
     arc = np.empty(photos, np.int64)
     arc[places] = np.arange(photos) // _ARC
     x = arcs(photos, dimension, rng, each=_ARC, places=places)
@@ -84,7 +97,8 @@ def measure(method: str, photos: int, dimension: int, anchors: int, seed: int, c
     began = time.perf_counter()
     found: object = None
     if stage is not None:
-        found = mine(stage, x, (), Path(), epoch=0, seed=seed)
+        shown = tuple(Photo(path, place) for place, path in enumerate(files))
+        found = mine(stage, x, shown, Path(), epoch=0, seed=seed, scratch=scratch)
     elif method == _RENUMBERED:
         renumbered(photos, rng)
     seconds = time.perf_counter() - began
@@ -107,12 +121,25 @@ def quality(found: object, arc: NDArray[np.int64]) -> tuple[int | None, float | 
     return None, None, None
 
 
+def made(source: Path, photos: int, side: int, work: Path, method: str) -> Sequence[Path]:
+    """For what looks at photos, as many as are asked for: number i is of the same as number i + photos // 50."""
+    if method != _VERIFIED:
+        return ()
+    sources = album.originals(source)
+    if (wanted := photos // _ARC) > len(sources):
+        raise SystemExit(f"{source} has {len(sources)} photographs, and {photos} take {wanted}: ask for fewer")
+    return album.write(sources[:wanted], range(photos), work / f"{photos}-{side}", side=side)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", type=int, action="append", help="how many; repeatable (default: 5000)")
     parser.add_argument("--dimension", type=int, default=256, help="of the descriptors (default: 256)")
     parser.add_argument("--anchors", type=int, default=1000, help="of the graph's methods (default: 1000)")
-    parser.add_argument("--method", action="append", help=f"repeatable (default: {', '.join(METHODS)})")
+    parser.add_argument("--method", action="append", help=f"repeatable (default: {', '.join(METHODS)}); or {_VERIFIED}")
+    parser.add_argument("--source", type=Path, default=DATA / "distractors", help=f"photographs for {_VERIFIED}")
+    parser.add_argument("--side", type=int, default=256, help="longest side of these (default: 256)")
+    parser.add_argument("--work", type=Path, help="folder that keeps the photos made of them (default: temporary)")
     parser.add_argument("--setting", dest="settings", action="append", default=[], help="KEY=VALUE of the method's")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="also write the results to this JSON file")
@@ -123,12 +150,14 @@ def main() -> None:
         f"{' '.join(options.settings) or 'default'}"
     )
     results = []
-    for photos in options.photos or [5000]:
-        for method in [_MADE, *(options.method or METHODS)]:
-            how = (method, photos, options.dimension, options.anchors, options.seed, options.settings)
-            run = watched(measure, *how)
-            results.append(replace(run.value, others=run.others))
-            print(f"{method} {photos}: {run.value.seconds:.1f} s, {run.value.peak:.0f} MiB", file=sys.stderr)
+    with tempfile.TemporaryDirectory() as temporary:
+        for photos in options.photos or [5000]:
+            for method in [_MADE, *(options.method or METHODS)]:
+                how = (method, photos, options.dimension, options.anchors, options.seed, options.settings)
+                work = options.work or Path(temporary)
+                run = watched(measure, *how, made(options.source, photos, options.side, work, method), work)
+                results.append(replace(run.value, others=run.others))
+                print(f"{method} {photos}: {run.value.seconds:.1f} s, {run.value.peak:.0f} MiB", file=sys.stderr)
     print(header(protocol))
     head = ["method", "photos", "seconds", "peak MiB", "anchors", "right positives", "right negatives", "others"]
     rows = [

@@ -189,6 +189,21 @@ def test_mining_says_how_right_what_it_found_is():
     assert np.mean(mining.renumbered(500, np.random.default_rng(0)) == np.arange(500) // 5) > 0.6
 
 
+def test_mining_by_verification_sees_photos_of_what_the_descriptors_say(pictures, save, tmp_path):
+    pytest.importorskip("torch")
+    import mining
+
+    for name in ("astronaut", "brick"):
+        save(tmp_path / "some" / f"{name}.png", pictures[name])
+    files = mining.made(tmp_path / "some", 100, 128, tmp_path, "verified")
+    assert len(files) == 100 and not mining.made(tmp_path / "some", 100, 128, tmp_path, "mom")
+    settings = ["features=80", "candidates=3", "inliers=8"]
+    found = mining.measure("verified", 100, 16, 1, 0, settings, files, tmp_path)
+    assert found.anchors > 50 and found.positives == found.negatives == 1
+    with pytest.raises(SystemExit, match="has 2 photographs, and 150 take 3"):
+        mining.made(tmp_path / "some", 150, 128, tmp_path, "verified")
+
+
 def test_what_runs_beside_a_benchmark_is_known():
     import time
 
