@@ -31,6 +31,7 @@ lint: .venv/dev
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache > .venv/imports.txt || (cat .venv/imports.txt; false)
 
 bench: .venv/dev
 	@echo "Each measures on ../shared/data (or RESIGHT_TEST_DATA) and takes minutes to hours; -h tells its options."
