@@ -12,6 +12,7 @@ from resight.describe.fit import fit_recipe  # noqa: E402
 from resight.describe.global_descriptor import GlobalDescriber  # noqa: E402
 from resight.errors import RecipeError  # noqa: E402
 from resight.networks.architectures import create_free_size  # noqa: E402
+from resight.projection.projection import Projection  # noqa: E402
 from resight.recipes import Recipe, load_recipe  # noqa: E402
 from resight.robustness.gradients import PixelDescriber, as_pixels, as_tensor  # noqa: E402
 
@@ -62,6 +63,17 @@ def test_it_is_the_descriptor_that_is_searched_with(name, weights, pictures):
     # Pillow rounds between its two passes, so that some values differ by one.
     np.testing.assert_allclose(found, expected, atol=2e-3)
     assert found @ expected > 0.99999
+
+
+def test_an_adapter_is_attacked_as_it_is_searched_by(weights, pictures):
+    recipe = Recipe.model_validate(table_of(weights, scales=[1.0]))
+    pixels = pictures["coffee"][:150]
+    plain = described(recipe, pixels)
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(7, len(plain))).astype(np.float32)
+    adapter = Projection(0.5 * plain, matrix, "pca-whitening", 9, "made up", "")
+    found = PixelDescriber(recipe, adapter)(as_tensor(pixels).float()).numpy()
+    np.testing.assert_allclose(found, adapter.transform(plain), atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", [{"scales": [1.0, 0.7071]}, {"whiten": "regions", **CASES["regions"]}])

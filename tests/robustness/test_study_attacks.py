@@ -13,14 +13,16 @@ from typer.testing import CliRunner
 torch = pytest.importorskip("torch")
 
 import safetensors.torch  # noqa: E402
+from two_adapters import built, parts  # noqa: E402
 
 from resight.cli.main import app  # noqa: E402
+from resight.describe.describer import Describer  # noqa: E402
 from resight.errors import ResightError  # noqa: E402
 from resight.evaluation import evaluate, load_labelled  # noqa: E402
 from resight.networks.architectures import create_free_size  # noqa: E402
 from resight.recipes import Recipe, load_recipe  # noqa: E402
 from resight.robustness.answers import ask_pixels  # noqa: E402
-from resight.robustness.attack_bench import Effort  # noqa: E402
+from resight.robustness.attack_bench import Bench, Effort  # noqa: E402
 from resight.robustness.study_attacks import study_attacks  # noqa: E402
 from resight.search.collection import Collection  # noqa: E402
 
@@ -89,6 +91,19 @@ def test_clean_figures_are_those_of_evaluate(study, labelled, table):
         report = evaluate(part, Recipe.model_validate(recipe), workers=1)
         assert clean.mean_average_precision == pytest.approx(report.figures.mean_average_precision, abs=1e-12)
         assert (clean.epsilon, clean.changed, clean.similarity) == (0, 0.0, pytest.approx(1.0, abs=1e-4))
+
+
+def test_what_is_attacked_is_what_the_default_adapter_compares(labelled, pictures, tmp_path):
+    adapted, plain, _ = built(parts(tmp_path))
+    pixels = np.ascontiguousarray(pictures["coffee"][:64, :64])
+    with Collection.create(tmp_path / "c", adapted) as index:
+        joint = index.learned()["adapter joint"]
+        found = Bench(index, labelled, {}, lambda *_: None, Effort()).vector(pixels).numpy()
+        stored = Describer(plain).describe(pixels).global_descriptor
+        np.testing.assert_allclose(found, joint.transform(stored), atol=1e-3)
+        index.adapter = "none"
+        found = Bench(index, labelled, {}, lambda *_: None, Effort()).vector(pixels).numpy()
+        np.testing.assert_allclose(found, stored, atol=1e-3)
 
 
 def test_each_attack_is_measured_against_each_defence_in_its_way(study):

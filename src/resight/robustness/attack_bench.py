@@ -13,6 +13,7 @@ from resight.errors import ResightError
 from resight.evaluation.labelled import LabelledSet, Query
 from resight.evaluation.variants import Read
 from resight.images.read import decode
+from resight.projection.projection import Projection
 from resight.robustness.answers import Answer, ask_pixels
 from resight.robustness.attacks import Describe, Pixels, Universal, black_box, targeted, universal, untargeted
 from resight.robustness.defences import Defence
@@ -62,7 +63,8 @@ class Bench:
         self, index: Collection, labelled: LabelledSet, ids: dict[str, int], read: Read, effort: Effort
     ) -> None:
         self.index, self.labelled, self.ids, self.effort = index, labelled, ids, effort
-        self.describe = PixelDescriber(index.recipe)
+        adapter = index.learned().get(f"adapter {index.adapter}")
+        self.describe = PixelDescriber(index.recipe, adapter if isinstance(adapter, Projection) else None)
         self._read = read
         self._universal: dict[tuple[str, int], Universal] = {}
         self._learned_on: list[tuple[Pixels, Tensor]] = []

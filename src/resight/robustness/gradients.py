@@ -4,23 +4,25 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, normalize
 
 from resight.describe.views import Feeding
 from resight.errors import RecipeError
 from resight.learning.model import make_model
 from resight.learning.model_settings import Learns
+from resight.projection.projection import Projection
 from resight.recipes.recipe import Recipe
 
 
 class PixelDescriber:
     """Pixels to the recipe's descriptor: sizes and scales, network, pooling, projection, as ``GlobalDescriber`` has it.
 
+    adapter: of [adapters], by which a collection compares its vectors and the query's, or None.
     A network that the recipe quantises is taken as it was before; codes by [hash] come after. On the CPU.
     Raises RecipeError where the recipe has no network, or something in it no gradient, as ``make_model``.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, adapter: Projection | None = None) -> None:
         stage = recipe.global_
         if stage is None:
             raise RecipeError(
@@ -43,6 +45,7 @@ class PixelDescriber:
         model = make_model(stage, weights=None, learns=learns, recipe_name=recipe.name, seed=0)
         self.model = model.eval().requires_grad_(False)
         self.scales = first.scales
+        self._adapter = None if adapter is None else tuple(map(torch.from_numpy, (adapter.mean, adapter.matrix)))
         self._feeding = Feeding(first, model.multiple, model.least)
 
     def __call__(self, pixels: Tensor) -> Tensor:
@@ -60,7 +63,10 @@ class PixelDescriber:
                 x = interpolate(x, (high, wide), mode="bilinear", align_corners=False, antialias=True)
             pictures.append(straight_through(x, x.round()) / 255)
         descriptor: Tensor = self.model.through(*pictures)[0]
-        return descriptor
+        if self._adapter is None:
+            return descriptor
+        mean, matrix = self._adapter
+        return normalize(matrix @ (descriptor - mean), dim=0)
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
