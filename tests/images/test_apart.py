@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import PIL.Image
@@ -12,7 +13,7 @@ import pytest
 
 from resight.errors import ImageError, QueryError
 from resight.geometry.boxes import check_box
-from resight.images.apart import Apart, decode_apart, listing_apart, read_image_apart, run_apart
+from resight.images.apart import Apart, decode_apart, listing_apart, read_at_once, read_image_apart, run_apart
 from resight.images.limits import Limits
 from resight.images.read import read_image
 
@@ -49,6 +50,15 @@ def test_what_is_wrong_is_said_as_it_is_here(photo, tmp_path):
     os.mkfifo(tmp_path / "pipe.zip")
     with pytest.raises(ImageError, match="not a regular file"):
         listing_apart(str(tmp_path / "pipe.zip"))
+
+
+def test_as_many_files_are_read_at_once_as_a_program_asks_for(tmp_path, monkeypatch):
+    monkeypatch.setattr("resight.images.apart._at_once", 1)
+    read_at_once(2)
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as threads:  # each waits for the other at the pipe
+        ends = [threads.submit(run_apart, os.open, str(tmp_path / "pipe"), way) for way in (os.O_RDONLY, os.O_WRONLY)]
+        assert all(end.result() > 2 for end in ends)
 
 
 def test_relative_paths_are_those_of_the_moment(photo, tmp_path, monkeypatch):

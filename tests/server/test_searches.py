@@ -3,11 +3,14 @@
 import csv
 import io
 import json
+import os
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from resight.images.apart import run_apart
 from resight.search.collection import Collection
 from resight.search.searcher import Searcher
 from resight.server.problems import Refused
@@ -192,6 +195,17 @@ def test_a_slow_search_does_not_hold_up_the_others(serve, indexed, monkeypatch):
     assert found.http.get(f"/v1/searches/{stuck}").json()["state"] == "running"
     go.set()
     assert found.wait(stuck)["state"] == "done"
+
+
+def test_a_photo_of_the_collection_that_is_slow_to_read_does_not_hold_up_the_others(serve, indexed, tmp_path):
+    found = serve(indexed)
+    os.mkfifo(tmp_path / "pipe")
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(run_apart, os.open, str(tmp_path / "pipe"), os.O_RDONLY)
+        part = [{"image": 1, "box": [10, 10, 200, 150]}]
+        assert found.wait(start(found, examples=part).json()["search"])["state"] == "done" and not slow.done()
+        os.close(os.open(tmp_path / "pipe", os.O_WRONLY))  # now it goes on
+        assert slow.result() > 2
 
 
 def test_as_many_searches_rank_as_there_are_cores_but_two(monkeypatch):

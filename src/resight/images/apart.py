@@ -93,19 +93,26 @@ class Apart:
                 self._pool = None
 
 
-def own_apart(processes: int = 1) -> Apart:
-    """This program's one ``Apart`` of so many processes; it ends with the program."""
+def own_apart(processes: int | None = None) -> Apart:
+    """This program's one ``Apart`` of so many processes, else of as many as ``read_at_once`` said, until it ends."""
     with _lock:
-        return _own.setdefault(processes, Apart(processes))
+        number = processes or _at_once
+        return _own.setdefault(number, Apart(number))
+
+
+def read_at_once(files: int) -> None:
+    """Have ``run_apart`` read so many files at the same time from now on, for a program whose threads ask for them."""
+    global _at_once
+    _at_once = files
 
 
 def start_apart() -> None:
-    """``Apart.start`` of this program's one process."""
+    """``Apart.start`` of this program's own."""
     own_apart().start()
 
 
 def run_apart(function: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """What a module's function that reads one picture gives, in this program's one process for it; as ``Apart.run``."""
+    """What a module's function that reads one picture gives, in a process of this program's own ``Apart``."""
     return own_apart().run(SECONDS, function, *args, **kwargs)
 
 
@@ -169,6 +176,7 @@ def _start(parent: int) -> None:
     expect_harm()
 
 
+_at_once = 1
 _own: dict[int, Apart] = {}
 _lock = threading.Lock()
 
