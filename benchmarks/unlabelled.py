@@ -3,7 +3,7 @@
 As ``learning.py``: the same photos of half of each set's objects are learned from, but nothing is said of what they
 show; the other half is asked for. No figure of the latter chooses anything: the last epoch's weights are measured,
 once. A method is a kind of ``resight train --mine``, which may bring settings along, as in
-``--method "kmeans unlabelled.clusters=40"``. ``colmap`` needs models of the photos, which none of the sets has.
+``--method "kmeans unlabelled.clusters=40"``. ``colmap`` needs models of the photos, which ``sfm.py`` makes.
 """
 
 import tempfile

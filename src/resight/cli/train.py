@@ -66,7 +66,7 @@ def train(
         ),
     ] = None,
     mine: Annotated[
-        str | None, typer.Option("--mine", metavar="KIND", help="How, for --unlabelled: mom, kmeans, verified, …")
+        str | None, typer.Option("--mine", metavar="KIND", help="How, for --unlabelled: verified, mom, kmeans, …")
     ] = None,
     procedural: Annotated[
         bool,

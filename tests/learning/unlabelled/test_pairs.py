@@ -4,6 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
 from resight.errors import RecipeError, ResightError
@@ -11,7 +13,7 @@ from resight.learning.datasets.photos import Photo
 from resight.learning.unlabelled import verified
 from resight.learning.unlabelled.pairs import parts_of, pools_of_pairs
 from resight.learning.unlabelled.stages import VerifiedStage
-from resight.learning.unlabelled.verified import candidate_pairs, verified_pairs
+from resight.learning.unlabelled.verified import Compared, candidate_pairs, verified_pairs
 
 
 def test_negatives_are_the_nearest_of_each_other_part():
@@ -57,15 +59,13 @@ STAGE = VerifiedStage(kind="verified", max_side=256, features=300)
 def test_two_views_verify_and_different_things_do_not(shown, tmp_path):
     photos, names = shown
     everything = np.array([(i, j) for i in range(len(photos)) for j in range(i + 1, len(photos))])
-    heard = []
-    found = verified_pairs(photos, everything, STAGE, progress=lambda *s: heard.append(s)).toarray()
+    found = verified_pairs(photos, everything, STAGE).toarray()
     things = [name.rpartition(".")[0].rpartition("-")[0] or name for name in names]
     views = [name.rpartition(".")[0][-2:] in ("-1", "-2") for name in names]
     for i, j in everything.tolist():
         same = views[i] and views[j] and things[i] == things[j]
         assert (found[i, j] >= 20) == same, (names[i], names[j])
         assert found[i, j] == found[j, i]
-    assert heard[-1] == (len(everything), len(everything))
     assert len(set(parts_of(csr_array(found)).tolist())) == len(photos) - 4
     some = everything[::9]
     few = verified_pairs(photos, some[::-1], STAGE, scratch=tmp_path).toarray()
@@ -88,6 +88,32 @@ def test_features_are_those_of_the_photos_and_made_once(shown, monkeypatch, tmp_
             np.testing.assert_array_equal(features.xy, alone[place][0].xy)
             np.testing.assert_array_equal(features.descriptors, alone[place][0].descriptors)
             assert own == alone[place][1] > 200 and len(features)
+
+
+def test_what_was_compared_before_is_not_compared_again(shown, monkeypatch):
+    photos, _ = shown
+    everything = np.array([(i, j) for i in range(len(photos)) for j in range(i + 1, len(photos))])
+    first, again = everything[::2], everything[::3]
+    alone, compared, seen = verified_pairs(photos, again, STAGE).toarray(), Compared(), []
+    verified_pairs(photos, first, STAGE, compared=compared)
+    count = verified.inliers
+    monkeypatch.setattr(verified, "inliers", lambda *given, seed: seen.append(given) or count(*given, seed=seed))
+    np.testing.assert_array_equal(verified_pairs(photos, again, STAGE, compared=compared).toarray(), alone)
+    assert len(seen) == len({*map(tuple, again.tolist())} - {*map(tuple, first.tolist())}) < len(again)
+    seen.clear()
+    np.testing.assert_array_equal(verified_pairs(photos, again, STAGE, compared=compared).toarray(), alone)
+    assert not seen
+
+
+@given(st.lists(st.dictionaries(st.integers(0, 2**40), st.integers(0, 999), max_size=8), max_size=4))
+def test_numbers_of_inliers_are_kept_as_by_a_dictionary(batches):
+    compared, truth = Compared(), {}
+    for batch in batches:
+        new = {key: count for key, count in batch.items() if key not in truth}
+        compared.add(np.array([*new], np.int64), np.array([*new.values()], np.int32))
+        truth |= new
+        asked = np.array([*truth, 5, 2**41, *batch], np.int64)
+        assert compared.of(asked).tolist() == [truth.get(key, -1) for key in asked.tolist()]
 
 
 def test_too_little_room_for_features_is_said_before_any_is_made(shown, monkeypatch, tmp_path):

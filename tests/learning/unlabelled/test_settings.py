@@ -7,7 +7,7 @@ pytest.importorskip("pytorch_metric_learning")
 from resight.errors import RecipeError
 from resight.learning.settings import load_settings
 from resight.learning.unlabelled.settings import load_unlabelled_settings
-from resight.learning.unlabelled.stages import KINDS, KmeansStage, MomStage
+from resight.learning.unlabelled.stages import KINDS, KmeansStage, MomStage, VerifiedStage
 
 NEEDED = {"kmeans": ["unlabelled.clusters=4"], "colmap": ["unlabelled.model=m"]}
 
@@ -30,7 +30,7 @@ def test_a_file_has_a_table_and_changes_come_after_it(tmp_path):
     other = load_unlabelled_settings(file, ["unlabelled.clusters=7"], mining="kmeans")
     assert other.unlabelled == KmeansStage(kind="kmeans", clusters=7)  # nothing of another method's table
     assert load_unlabelled_settings(file, mining="mom").unlabelled.k == 20
-    assert load_unlabelled_settings().unlabelled == MomStage(kind="mom")
+    assert load_unlabelled_settings().unlabelled == VerifiedStage(kind="verified")
     ready = load_unlabelled_settings("arcface", ["whitening=pca", "unlabelled.clusters=9"], mining="kmeans")
     assert ready.loss.kind == "arcface" and ready.unlabelled.clusters == 9
     assert load_unlabelled_settings("gan-retrieval").unlabelled.kind == "gan"
@@ -44,11 +44,11 @@ def test_a_file_has_a_table_and_changes_come_after_it(tmp_path):
     ("changes", "given", "message"),
     [
         (["unlabelled.kind=magic"], {}, "kind must be one of mom, diffusion"),
-        (["unlabelled.neighbours=3"], {}, r"unlabelled\.mom\.neighbours: Extra inputs"),
+        (["unlabelled.neighbours=3"], {}, r"unlabelled\.verified\.neighbours: Extra inputs"),
         ([], {"mining": "kmeans"}, r"unlabelled\.kmeans\.clusters: Field required"),
-        ([], {"loss": {"kind": "smooth-ap"}}, "mom gives tuples: loss is one of siamese"),
-        (["miner.kind=semi-hard"], {}, "mom chooses what is compared"),
-        (["memory.size=100"], {}, "mom chooses what is compared"),
+        ([], {"loss": {"kind": "smooth-ap"}}, "verified gives tuples: loss is one of siamese"),
+        (["miner.kind=semi-hard"], {}, "verified chooses what is compared"),
+        (["memory.size=100"], {}, "verified chooses what is compared"),
         ([], {"mining": "knn-mean", "loss": {"kind": "triplet"}}, "knn-mean is its own loss"),
         ([], {"mining": "dbscan", "loss": {"kind": "arcface"}}, "arcface is of a fixed one"),
         (["whitening=learned"], {}, "of labelled pairs"),

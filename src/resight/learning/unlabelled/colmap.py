@@ -19,8 +19,8 @@ _FILES = ("cameras", "images", "points3D")
 class View:
     """A registered photo.
 
-    name: its path below the images' folder. focal: in pixels. rotation, translation: 3×3 and (3,), from the world to
-    the camera, whose z looks forward. points: (n,) int64 ids of what it sees, ascending, each once.
+    name: its path below the images' folder. focal: in pixels, along x. rotation, translation: 3×3 and (3,), from the
+    world to the camera, whose z looks forward. points: (n,) int64 ids of what it sees, ascending, each once.
     """
 
     name: str

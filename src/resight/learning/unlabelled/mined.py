@@ -20,7 +20,7 @@ from resight.learning.unlabelled.neighbour_mean import neighbour_means
 from resight.learning.unlabelled.pairs import parts_of, pools_of_pairs
 from resight.learning.unlabelled.pools import Places, Pools
 from resight.learning.unlabelled.sift import pools_of_sift, sift_neighbours
-from resight.learning.unlabelled.verified import candidate_pairs, verified_pairs
+from resight.learning.unlabelled.verified import Compared, candidate_pairs, verified_pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,8 +38,8 @@ class Targets:
 
 
 Mined = Pools | Labelling | Targets
-Lasting = PairGraph | Places | None
-"""What of a mining the network has no part in: pairs of COLMAP's models, SIFT's neighbours, or nothing."""
+Lasting = PairGraph | Places | Compared | None
+"""What of a mining the network has no part in: COLMAP's or verified pairs, SIFT's neighbours, or nothing."""
 
 
 def lasting(stage: s.MiningStage, photos: Sequence[Photo], root: Path, *, seed: int) -> Lasting:
@@ -48,7 +48,7 @@ def lasting(stage: s.MiningStage, photos: Sequence[Photo], root: Path, *, seed: 
         return pairs_of_folder(stage, root, [photo.path for photo in photos])
     if isinstance(stage, s.SiftStage):
         return sift_neighbours(photos, stage, seed=seed)
-    return None
+    return Compared() if isinstance(stage, s.VerifiedStage) else None
 
 
 def mine(
@@ -91,7 +91,9 @@ def mine(
                 raise ValueError("colmap mines pairs of models")
             return pools_of_pairs(*found, x, k=stage.k)
         case s.VerifiedStage():
-            links = verified_pairs(photos, candidate_pairs(x, stage.candidates), stage, seed=seed, scratch=scratch)
+            compared = known if isinstance(known, Compared) else None
+            pairs = candidate_pairs(x, stage.candidates)
+            links = verified_pairs(photos, pairs, stage, seed=seed, scratch=scratch, compared=compared)
             return pools_of_pairs(links, parts_of(links), x, k=stage.k)
         case s.SiftStage():
             found = lasting(stage, photos, root, seed=seed) if known is None else known

@@ -16,11 +16,11 @@ from resight.learning.unlabelled.stages import (
     DbscanStage,
     GanStage,
     GssStage,
-    MomStage,
     NeighbourMeanStage,
     PoolsStage,
     SiftStage,
     UnlabelledStage,
+    VerifiedStage,
 )
 from resight.recipes.stage import problems
 
@@ -37,7 +37,7 @@ _TABLE = "unlabelled"
 class UnlabelledTraining(Training):
     """unlabelled: how photos without labels are mined."""
 
-    unlabelled: UnlabelledStage = MomStage(kind="mom")
+    unlabelled: UnlabelledStage = VerifiedStage(kind="verified")
 
     @model_validator(mode="after")
     def _goes_together(self) -> "UnlabelledTraining":
@@ -80,7 +80,7 @@ def load_unlabelled_settings(
     table = {} if name is None else read_settings(name)
     own = table.pop(_TABLE, {})
     if not isinstance(own, dict):
-        raise RecipeError(f'{name}: unlabelled must be a table, as in [unlabelled] kind = "mom"')
+        raise RecipeError(f'{name}: unlabelled must be a table, as in [unlabelled] kind = "verified"')
     if mining is not None:
         own = own if own.get("kind") == mining else {"kind": mining}
     others = []
@@ -91,7 +91,7 @@ def load_unlabelled_settings(
             own = {**own, after: read_value(text.strip())}
         else:
             others.append(change)
-    own = {"kind": "mom", **own}
+    own = {"kind": "verified", **own}
     if own["kind"] not in KINDS:
         raise RecipeError(f"unlabelled.kind must be one of {', '.join(KINDS)}, not {own['kind']}")
     usual = load_settings(None, others, **table | {key: value for key, value in given.items() if value is not None})

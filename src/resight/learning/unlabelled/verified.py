@@ -5,7 +5,7 @@ SIFT is the teacher here of photos that the network has near; ``sift`` is SIFT-C
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -30,6 +30,27 @@ _CONTRAST, _EDGE = 0.02, 10.0
 _DIMENSION, _STORED = 128, np.dtype(np.uint8)  # of RootSIFT's descriptors
 
 
+class Compared:
+    """Numbers of inliers of pairs that were compared, for minings that follow; 12 bytes a pair."""
+
+    def __init__(self) -> None:
+        self._keys, self._inliers = np.empty(0, np.int64), np.empty(0, np.int32)
+
+    def of(self, keys: NDArray[np.int64]) -> NDArray[np.int32]:
+        """(P,) of each of P numbers of pairs, −1 where it was not compared."""
+        found = np.full(len(keys), -1, np.int32)
+        if len(self._keys):
+            places = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+            found = np.where(self._keys[places] == keys, self._inliers[places], found)
+        return found
+
+    def add(self, keys: NDArray[np.int64], inliers: NDArray[np.int32]) -> None:
+        """Of pairs that were not there."""
+        both, counts = np.concatenate([self._keys, keys]), np.concatenate([self._inliers, inliers])
+        order = np.argsort(both, kind="stable")
+        self._keys, self._inliers = both[order], counts[order]
+
+
 def candidate_pairs(x: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     """P×2 places i < j, in order, of photos of which one is among the k nearest of the other; x: N×D."""
     rows, _ = knn(x, k)
@@ -44,22 +65,27 @@ def verified_pairs(
     *,
     seed: int = 0,
     scratch: Path | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    compared: Compared | None = None,
 ) -> csr_array:
     """N×N symmetric numbers of inliers, of those of P×2 pairs that verify.
 
     Features of each photo are made once and are on disk until all is done, at most 148 bytes each, and as a collection
-    has them. scratch: folder for that file; None for the system's temporary one. progress: pairs done, of all.
+    has them. scratch: folder for that file; None for the system's temporary one. compared: by the same stage and seed
+    before; these are not compared again, and the others are noted there.
     Raises ResightError where a photo cannot be read, RecipeError where the folder has no room.
     """
-    found = []
+    compared = compared or Compared()
+    keys = pairs @ np.array([len(photos), 1])
+    new = compared.of(keys) < 0
+    counts = np.empty(int(new.sum()), np.int32)
     with _file(len(photos), stage, scratch) as file:
         features = _Features(photos, stage, file)
-        for done, (i, j) in enumerate(pairs.tolist(), 1):
-            if (count := inliers(*features(i), *features(j), seed=seed)) >= stage.inliers:
-                found.append((i, j, count))
-            progress(done, len(pairs))
-    a, b, weights = np.array(found, np.int64).reshape(-1, 3).T
+        for place, (i, j) in enumerate(pairs[new].tolist()):
+            counts[place] = inliers(*features(i), *features(j), seed=seed)
+    compared.add(keys[new], counts)
+    weights = compared.of(keys)
+    kept = weights >= stage.inliers
+    (a, b), weights = pairs[kept].T, weights[kept].astype(np.int64)
     both = (np.concatenate([weights, weights]), (np.concatenate([a, b]), np.concatenate([b, a])))
     return csr_array(coo_array(both, shape=(len(photos), len(photos))))
 
