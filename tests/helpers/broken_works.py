@@ -22,6 +22,11 @@ from resight.store.vector_index import IndexChoice
 from resight.store.vector_indexing import build_index, refresh_index
 
 D, N = 16, 60
+BROKEN = (
+    *("index", "add", "remove", "refit", "upgrade", "reword", "restrict", "facts", "repair"),
+    *("vectors", "swap", "grow", "hash", "rehash"),
+)
+"""Works that are broken off; the others only make what these are done to."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import killing
 import mounts
 import pytest
-from broken_works import nearest, searched
+from broken_works import BROKEN, nearest, searched
 from killing import Tell
 
 from resight.describe.local_features import load_local
@@ -20,21 +20,7 @@ from resight.store.catalogue import FILE
 from resight.store.store import Store
 
 pytestmark = pytest.mark.usefixtures("here")
-NAMES = (
-    "index",
-    "add",
-    "refit",
-    "upgrade",
-    "reword",
-    "restrict",
-    "facts",
-    "repair",
-    "vectors",
-    "swap",
-    "grow",
-    "hash",
-    "rehash",
-)
+NAMES = tuple(name for name in BROKEN if name != "remove")
 
 
 OF_STORE = ("vectors", "swap", "grow", "hash", "rehash")

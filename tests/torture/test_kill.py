@@ -12,27 +12,11 @@ from pathlib import Path
 from subprocess import Popen
 
 import pytest
-from broken_works import searched
+from broken_works import BROKEN, searched
 
 from resight.search.collection import Collection
 
 pytestmark = pytest.mark.usefixtures("here")
-NAMES = (
-    "index",
-    "add",
-    "remove",
-    "refit",
-    "upgrade",
-    "reword",
-    "restrict",
-    "facts",
-    "repair",
-    "vectors",
-    "swap",
-    "grow",
-    "hash",
-    "rehash",
-)
 
 
 @pytest.mark.parametrize("name", ["add", "refit", "swap"])
@@ -43,7 +27,7 @@ def test_killed_at_some_moments(trials, name):
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BROKEN)
 def test_killed_at_random_moments(trials, count, name):
     """More trials where the work has more in it."""
     rng, (tried, killed) = random.Random(name), (trials.tried, trials.killed)
@@ -53,7 +37,7 @@ def test_killed_at_random_moments(trials, count, name):
 
 
 @pytest.mark.torture
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", BROKEN)
 def test_killed_at_every_call_to_the_file_system(trials, count, name):
     calls = trials.calls(name)
     step = max(1, calls // 20)

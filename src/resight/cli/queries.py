@@ -182,10 +182,8 @@ def answers(
 
 def without(ranking: "Ranking", image_id: int) -> "Ranking":
     """The ranking less one image. Where that is a match, where the filter has the first of the others is not known."""
-    kept = (ranking.ids != image_id).nonzero()[0]
-    evidence = tuple(ranking.evidence[i] for i in kept)
     place = None if image_id in ranking.ids[: ranking.accepted] else ranking.place
-    return replace(ranking, ids=ranking.ids[kept], scores=ranking.scores[kept], evidence=evidence, place=place)
+    return replace(ranking.take((ranking.ids != image_id).nonzero()[0].tolist()), place=place)
 
 
 def _query(text: str) -> "int | str | Image":

@@ -176,7 +176,7 @@ class Collection:
         self.close()
 
     def __len__(self) -> int:
-        return int(self._store.catalogue.rows("SELECT count(*) FROM images")[0][0])
+        return self._store.catalogue.images
 
     @property
     def recipe(self) -> Recipe:

@@ -1,5 +1,6 @@
 """A ranking and the evidence for its entries: immutable values; re-ranking maps a Ranking to a Ranking."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -103,4 +104,10 @@ class Ranking:
 
     def top(self, k: int) -> "Ranking":
         """The first k entries."""
-        return Ranking(self.ids[:k], self.scores[:k], self.evidence[:k], self.threshold, self.calibrated, self.place)
+        return self.take(range(len(self))[:k])
+
+    def take(self, places: Sequence[int]) -> "Ranking":
+        """The entries at some places, ascending."""
+        rows = np.asarray(places, np.int64)
+        evidence = tuple(self.evidence[i] for i in places)
+        return replace(self, ids=self.ids[rows], scores=self.scores[rows], evidence=evidence)

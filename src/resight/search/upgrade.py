@@ -85,12 +85,10 @@ def upgrade(
                     if not lacking or (drop and following.may_drop(writer)):
                         _finish(following.store, describer, report)
                         following.take_over(writer)
-                        images = writer.catalogue.rows("SELECT count(*) FROM images")[0][0]
-                        seconds = time.monotonic() - began
+                        seconds, images = time.monotonic() - began, writer.catalogue.images
                         return UpgradeReport(True, recipe.name, images, following.described, lacking, index, seconds)
             lacking = tuple(following.lacking(reader))
-            images = reader.catalogue.rows("SELECT count(*) FROM images")[0][0]
-            seconds = time.monotonic() - began
+            seconds, images = time.monotonic() - began, reader.catalogue.images
             return UpgradeReport(False, recipe.name, images, following.described, lacking, False, seconds)
 
 
@@ -122,8 +120,8 @@ def _changed_over(collection: Store, describer: Describer, report: indexing.Repo
     collection.recipe, collection.fingerprint = describer.recipe, describer.fingerprint
     _finish(collection, describer, report)
     collection.be_by(describer.recipe, describer.fingerprint)
-    images = collection.catalogue.rows("SELECT count(*) FROM images")[0][0]
-    return UpgradeReport(True, describer.recipe.name, images, 0, (), False, time.monotonic() - began)
+    seconds, images = time.monotonic() - began, collection.catalogue.images
+    return UpgradeReport(True, describer.recipe.name, images, 0, (), False, seconds)
 
 
 def _finish(following: Store, describer: Describer, report: indexing.Reporter) -> None:

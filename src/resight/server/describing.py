@@ -13,7 +13,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from resight.images.apart import read_at_once
 from resight.search.collection import Collection
 from resight.search.examples import DescribedExample, ReadExample
 from resight.server.search import Search
@@ -23,7 +22,6 @@ from resight.server.values import example_of
 TOGETHER = 8
 """Pictures that go through a network in one go, at most, each view of a query counted."""
 _READERS = 4  # threads that read, of which a file that takes long holds one
-_DECODERS = 2  # processes that read photos of the collection, of which a file that takes long holds one too
 
 
 @dataclass(eq=False)
@@ -73,7 +71,6 @@ class Describing:
         ready: Callable[[Asked], None],
     ) -> None:
         self._uploads, self._guarded, self._done = uploads, guarded, ready
-        read_at_once(_DECODERS)
         self._reading = ThreadPoolExecutor(_READERS, "read")
         self._describing = ThreadPoolExecutor(1, "describe")
         self._lock = threading.Lock()

@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import tempfile
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Literal
@@ -81,8 +80,7 @@ def _json(service: Service, search: Search, ranking: Ranking) -> bytes:
 def _html(service: Service, search: Search, ranking: Ranking) -> bytes:
     known = [i for i, image in enumerate(ranking.ids.tolist()) if values.known(service.live, image) is not None]
     near = ranking.accepted + 10
-    evidence = tuple(ranking.evidence[i] for i in known)
-    kept = replace(ranking, ids=ranking.ids[known], scores=ranking.scores[known], evidence=evidence).top(near)
+    kept = ranking.take(known).top(near)
     first, *others = [
         ShownExample(_name(asked), _picture(service, asked), asked.box, asked.weight)
         for asked in search.request.examples

@@ -9,7 +9,7 @@ from typing import TypeVar
 import anyio
 
 from resight.cache import cache_folder
-from resight.images.apart import Apart
+from resight.images.apart import Apart, read_at_once
 from resight.images.limits import Limits
 from resight.server import limits
 from resight.server.jobs import Jobs
@@ -35,6 +35,7 @@ class Service:
         state = settings.state or cache_folder() / "serve" / hashlib.sha256(bytes(self.path)).hexdigest()[:32]
         largest = Limits(pixels=settings.upload_pixels, bytes=settings.upload_bytes)
         self._apart = Apart(DECODERS)
+        read_at_once(DECODERS)  # photos of the collection too, or one that is slow would hold up all the others
         self.uploads = Uploads(state / "queries", largest, settings.state_bytes, self._apart)
         self.pictures = Pictures(state / "thumbnails", self.live, Limits(), self._apart)
         self.searches = Searches(state / "searches", self.readers, self.uploads, settings, self.metrics)

@@ -156,6 +156,11 @@ class Catalogue:
         """Another number as soon as another connection, of this process or another, has committed."""
         return self.before + int(self.rows("PRAGMA data_version")[0][0])
 
+    @property
+    def images(self) -> int:
+        """How many there are."""
+        return int(self.rows("SELECT count(*) FROM images")[0][0])
+
     def rows(self, sql: str, values: Iterable[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
         with self._lock, _explained(self._path):

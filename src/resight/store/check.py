@@ -42,7 +42,7 @@ def damages(store: Store, report: Callable[[Progress], None]) -> list[Damage]:
     lines = [line for (line,) in store.catalogue.rows("PRAGMA integrity_check") if line != "ok"]
     rows = _row_damages(store)
     found = [Damage("structure", f"{path}: {line}") for line in lines] + rows
-    total = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
+    total = store.catalogue.images
     done = last = 0
     known = {damage.image for damage in rows if damage.table == "images"}
     while page := _page(store, last):

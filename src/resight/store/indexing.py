@@ -447,7 +447,7 @@ def advice(store: Store) -> str | None:
     """What would make the collection better, or None."""
     facts = store.catalogue.get("codebook") or {}
     index = store.catalogue.get("index") or {}
-    images = store.catalogue.rows("SELECT count(*) FROM images")[0][0]
+    images = store.catalogue.images
     at_fit, trained_on = facts.get("images_at_fit"), index.get("trained_on")
     told = []
     if store.renewal:

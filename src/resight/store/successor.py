@@ -58,7 +58,7 @@ def under_way(store: Store) -> str | None:
     if not (folder / FILE).is_file():
         return None
     with closing(Catalogue(folder, write=False)) as catalogue:
-        count = catalogue.rows("SELECT count(*) FROM images")[0][0]
+        count = catalogue.images
         return f"{Recipe.model_validate_json(catalogue.get('recipe')).name}, {count:,} images described"
 
 
