@@ -71,7 +71,8 @@ def test_an_adapter_is_attacked_as_it_is_searched_by(weights, pictures):
     plain = described(recipe, pixels)
     rng = np.random.default_rng(0)
     matrix = rng.normal(size=(7, len(plain))).astype(np.float32)
-    adapter = Projection(0.5 * plain, matrix, "pca-whitening", 9, "made up", "")
+    mean = (0.5 * plain).clip(0.02).astype(np.float32)  # not along the vector, or it would not matter
+    adapter = Projection(mean, matrix, "pca-whitening", 9, "made up", "")
     found = PixelDescriber(recipe, adapter)(as_tensor(pixels).float()).numpy()
     np.testing.assert_allclose(found, adapter.transform(plain), atol=1e-5)
 
